@@ -1,0 +1,65 @@
+"""`minimind VERB ...`: finds the verb's module, runs it, turns errors into exit codes.
+
+Nothing heavy is imported here, so that `minimind --help` answers at once. A verb is one module in
+this package with a `main(argv)`, and one line in `VERBS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from minimind.errors import MiniMindError, did_you_mean
+
+VERBS = {
+    "quickstart": "from raw text to a chat with your own model, in minutes, on a CPU",
+    "doctor": "check this machine, time real training steps, estimate time and cost",
+    "params": "parameters, FLOPs per token and memory of a model preset",
+    "tokenizer": "train | show | encode | report",
+    "data": "list | fetch | build | preferences: sources with licences, rows for each stage",
+    "train": "run a stage: pretrain, sft, dpo, lora, distill, or your own TOML",
+    "chat": "talk to a checkpoint in the terminal",
+    "generate": "complete one prompt, or a file of them",
+}
+
+EXIT_DONE, EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {summary}" for verb, summary in VERBS.items())
+    return (
+        "minimind: from raw Chinese text to a chat model that you trained yourself\n\n"
+        f"usage: minimind VERB [...]        minimind VERB --help\n\n{verbs}\n\n"
+        "start here: minimind quickstart"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb and return the exit code: 0 done, 1 the work failed, 2 the input is wrong."""
+    args = sys.argv[1:] if argv is None else argv
+    if not args or args[0] in {"-h", "--help", "help"}:
+        print(_help())
+        return EXIT_DONE
+    if args[0] in {"-V", "--version"}:
+        from importlib.metadata import version
+
+        print(f"minimind {version('minimind')}")
+        return EXIT_DONE
+    verb, rest = args[0], args[1:]
+    if verb not in VERBS:
+        print(
+            f"minimind: there is no verb {verb!r}.{did_you_mean(verb, VERBS)} "
+            f"Verbs: {', '.join(VERBS)}",
+            file=sys.stderr,
+        )
+        return EXIT_WRONG_INPUT
+    try:
+        module = importlib.import_module(f"minimind.cli.{verb}")
+        return module.main(rest) or EXIT_DONE
+    except MiniMindError as error:
+        print(f"minimind {verb}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"minimind {verb}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED

@@ -1,0 +1,28 @@
+"""Small stand-ins that are real: a tokenizer of bare bytes and the smallest model shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minimind.config import ModelConfig
+from minimind.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
+
+
+def byte_tokenizer() -> Tokenizer:
+    """A tokenizer without merges: one token a byte, plus the special tokens."""
+    return train_tokenizer([], vocab_size=256 + len(SPECIAL_TOKENS))
+
+
+def tiny_config(**changes: Any) -> ModelConfig:
+    """A model that trains a step in milliseconds; fits `byte_tokenizer`."""
+    shape = {
+        "vocab_size": 256 + len(SPECIAL_TOKENS),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+    }
+    return ModelConfig(**(shape | changes))
