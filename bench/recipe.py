@@ -1,0 +1,354 @@
+"""Which recipe learns most in the same wall-clock: held-out bits per byte, several seeds.
+
+    python bench/recipe.py --data FOLDER --compare recipe     ours, the original's way, packed AdamW
+    python bench/recipe.py --data FOLDER --compare width      64m- against 64m-wide-shaped, small
+    python bench/recipe.py --data FOLDER --compare tokenizer  jieba-guided against plain BPE
+
+Each arm lives in a process of its own and trains for `--seconds`; the arms take turns of `--turn`
+seconds, so that whatever else the machine does meets all of them. Compilation is not counted (a run
+of hours doesn't feel it). The learning-rate schedule follows the share of the time that has passed.
+All arms are measured on the same held-out text, `--validation-mb` of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from minimind.config import DataConfig, OptimConfig, RunConfig
+from workers import Worker, serve
+
+SCRIPT = Path(__file__).resolve()
+SCHEDULE_STEPS = 1000  # resolution of the schedule over the time budget
+
+Compare = Literal["recipe", "width", "tokenizer"]
+ARMS = {
+    "recipe": ("muon-packed-bf16", "adamw-padded-fp32", "adamw-packed-bf16"),
+    "width": ("64m-shaped", "64m-wide-shaped"),
+    "tokenizer": ("jieba-guided", "plain-bpe"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """What to compare, and for how long."""
+
+    data: Path
+    """Folder of pretraining JSONL files."""
+    compare: Compare = "recipe"
+    tokenizer: str = "default"
+    plain_tokenizer: str | None = None
+    """For `tokenizer`: the plain one. Without it both are trained here on the same text."""
+    tokenizer_mb: int = 32
+    vocab_size: int = 12_000
+    seconds: float = 240.0
+    turn: float = 20.0
+    seeds: int = 3
+    validation_mb: float = 0.3
+    compile: bool = True
+    work: Path = Path("runs/bench-recipe")
+    """Where tokenizers trained here are kept."""
+    json: bool = False
+
+
+def arm_config(name: str, *, data: Path, seed: int, vocab_size: int) -> RunConfig:
+    """Return the run of one arm; what isn't said here is the `nano` preset's."""
+    from minimind.settings import load_run_config
+
+    base = load_run_config(["pretrain", "nano"])
+    files = tuple(str(path) for path in sorted(data.glob("*.jsonl*")))
+    base = replace(
+        base,
+        seed=seed,
+        data=replace(base.data, train=files),
+        model=replace(base.model, vocab_size=vocab_size),
+    )
+    if name == "adamw-padded-fp32":  # jingyaogong/minimind: AdamW 5e-4, cosine, no warm-up
+        optim = OptimConfig(
+            kind="adamw", lr=5e-4, betas=(0.9, 0.999), weight_decay=0.01, schedule="cosine",
+            warmup_share=0.0, final_lr_share=0.1,
+        )  # fmt: skip
+        padded = replace(base.data, pack=False)
+        fp32 = replace(base.train, precision="fp32", compile=False)
+        return replace(base, optim=optim, data=padded, train=fp32)
+    if name == "adamw-packed-bf16":
+        return replace(base, optim=replace(base.optim, kind="adamw", lr=3e-3))
+    if name in SMALL_SHAPES:
+        return replace(base, model=replace(base.model, **SMALL_SHAPES[name]))
+    return base
+
+
+# A quarter of the presets' width with the same head size, depth, and ratios of feed-forward and
+# kv heads: 64m is 512 wide with 8 x that in its feed-forward, 64m-wide is 768 wide with 3 x.
+SMALL_SHAPES: dict[str, dict[str, int]] = {
+    "64m-shaped": {
+        "hidden_size": 128, "intermediate_size": 1024, "num_hidden_layers": 8,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 64,
+    },
+    "64m-wide-shaped": {
+        "hidden_size": 192, "intermediate_size": 576, "num_hidden_layers": 8,
+        "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 64,
+    },
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------------------- inside a worker
+
+
+def work(payload: dict[str, Any]) -> None:
+    """Prepare one arm, then train for a turn at each line of stdin."""
+    from minimind.tokenizer import Tokenizer
+    from minimind.train.rng import seed_all
+
+    tokenizer = Tokenizer.load(payload["tokenizer"])
+    config = arm_config(
+        payload["arm"],
+        data=Path(payload["data"]),
+        seed=payload["seed"],
+        vocab_size=tokenizer.vocab_size,
+    )
+    if not payload["compile"]:
+        config = replace(config, train=replace(config.train, compile=False))
+    seed_all(config.seed)
+    run = TimedRun(config, tokenizer, seconds=payload["seconds"])
+    run.warm_up()
+    held_out_bytes = int(payload["validation_mb"] * 2**20)
+
+    def burst() -> dict[str, float]:
+        run.train(payload["turn"])
+        return run.figures() | (run.validate(held_out_bytes) if run.finished else {})
+
+    parameters = sum(p.numel() for p in run.trainer.model.parameters())
+    serve(burst, ready={"parameters": parameters})
+
+
+class TimedRun:
+    """A training run that ends by the clock.
+
+    Args:
+        config: model, data, optimizer.
+        tokenizer: fits the model.
+        seconds: the budget.
+    """
+
+    def __init__(self, config: RunConfig, tokenizer: Any, *, seconds: float) -> None:
+        from minimind.data import make_loader
+        from minimind.model import CausalLM
+        from minimind.train import NextToken, Trainer, build_optimizer, build_schedule
+        from minimind.train.device import pick_device
+
+        self.config, self.tokenizer, self.seconds = config, tokenizer, seconds
+        self.elapsed, self._since, self._padding = 0.0, 0.0, 0
+        loader = make_loader(
+            config.data,
+            tokenizer,
+            batch_rows=config.train.batch_rows,
+            micro_batch_rows=config.train.micro_batch_rows,
+            seed=config.seed,
+        )
+        self._batches: Iterator[Any] = iter(loader)
+        model = CausalLM(config.model).to(pick_device(config.train))
+        curve = build_schedule(config.optim, steps=SCHEDULE_STEPS)
+        self.trainer = Trainer(
+            model=model,
+            objective=NextToken(),
+            optimizer=build_optimizer(model, config.optim),
+            schedule=lambda _step: curve(int(self.progress * SCHEDULE_STEPS)),
+            config=config.train,
+            steps=sys.maxsize,
+            clip_grad_norm=config.optim.clip_grad_norm,
+        )
+
+    @property
+    def progress(self) -> float:
+        """Return the share of the budget that is used up, at this moment."""
+        running = time.perf_counter() - self._since if self._since else 0.0
+        return min(0.999, (self.elapsed + running) / self.seconds)
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether the budget is used up."""
+        return self.elapsed >= self.seconds
+
+    def warm_up(self) -> None:
+        """Compile: two steps whose learning rate is zero, then forget their moments."""
+        schedule, self.trainer.schedule = self.trainer.schedule, lambda _step: 0.0
+        for micro_batches in itertools.islice(self._batches, 2):
+            self.trainer.train_step(micro_batches)
+        self.trainer.schedule = schedule
+        self.trainer.optimizer.load_state_dict({})
+        self.trainer.step, self.trainer.counters.tokens = 0, 0
+        self.trainer.counters.learnt_tokens = 0
+
+    def train(self, seconds: float) -> None:
+        """Train for a turn, or to the end of the budget."""
+        until = min(seconds, self.seconds - self.elapsed)
+        self._since = time.perf_counter()
+        while (now := time.perf_counter() - self._since) < until:
+            self.trainer.train_step(next(self._batches))
+        self.elapsed += now
+        self._since = 0.0
+
+    def figures(self) -> dict[str, float]:
+        """Return how far it is."""
+        counters = self.trainer.counters
+        return {
+            "finished": float(self.finished),
+            "steps": self.trainer.step,
+            "learnt_tokens_per_second": counters.learnt_tokens / max(self.elapsed, 1e-9),
+            "padding_share": 1 - counters.learnt_tokens / max(1, counters.tokens),
+        }
+
+    def validate(self, n_bytes: int) -> dict[str, float]:
+        """Return bits per byte of the held-out text, packed with boundaries for every arm."""
+        from minimind.data import validation_batches
+        from minimind.train.hooks import evaluate, text_bytes, token_byte_lengths
+
+        packed = replace(self.config.data, pack=True, document_mask=True)
+        lengths = token_byte_lengths(self.tokenizer)
+        # Batches come in a fixed order of documents, whatever the tokenizer: the first `n_bytes`.
+        rows = n_bytes // packed.sequence_length
+        batches, sizes = [], []
+        for batch in validation_batches(packed, self.tokenizer, rows=rows, micro_batch_rows=4):
+            if sum(sizes) >= n_bytes:
+                break
+            batches.append(batch)
+            sizes.append(text_bytes(batch, lengths))
+        tokens = sum(batch.learnt_tokens for batch in batches)
+        figures = evaluate(self.trainer, batches, text_bytes=sum(sizes))
+        return {
+            "bits_per_byte": figures["bits_per_byte"],
+            "held_out_bytes": sum(sizes),
+            "bytes_per_token": sum(sizes) / tokens,
+        }
+
+
+# -------------------------------------------------------------------------------- the report
+
+
+def train_tokenizers(args: Args) -> dict[str, str]:
+    """Train both tokenizers on the same training text, or take those that were given."""
+    from minimind.data import Document, is_held_out
+    from minimind.tokenizer import train_tokenizer
+
+    if args.plain_tokenizer is not None:
+        return {"jieba-guided": args.tokenizer, "plain-bpe": args.plain_tokenizer}
+
+    def texts() -> Iterator[str]:
+        left = args.tokenizer_mb * 2**20
+        share = DataConfig().validation_share
+        files = sorted(args.data.glob("*.jsonl"))
+        for file in files:
+            share_left = left // len(files)
+            with file.open(encoding="utf-8") as lines:
+                for line in lines:
+                    document = Document(text=json.loads(line)["text"], id="")
+                    share_left -= len(line.encode())
+                    if share_left < 0:
+                        break
+                    if not is_held_out(document.text, share):
+                        yield document.text
+
+    paths = {}
+    for name, jieba in (("jieba-guided", True), ("plain-bpe", False)):
+        directory = args.work / f"{name}-{args.vocab_size}-{args.tokenizer_mb}mb"
+        if not (directory / "tokenizer.json").exists():
+            print(f"training {name}", file=sys.stderr)
+            train_tokenizer(texts(), vocab_size=args.vocab_size, jieba=jieba).save(directory)
+        paths[name] = str(directory)
+    return paths
+
+
+def compare(args: Args) -> list[dict[str, Any]]:
+    """Train every arm with every seed; return one row of figures for each."""
+    arms = ARMS[args.compare]
+    tokenizers = dict.fromkeys(arms, args.tokenizer)
+    if args.compare == "tokenizer":
+        tokenizers = train_tokenizers(args)
+    rows = []
+    for seed in range(args.seeds):
+        payloads = [
+            {**asdict(args), "arm": arm, "seed": seed, "tokenizer": tokenizers[arm],
+             "data": str(args.data), "work": ""}
+            for arm in arms
+        ]  # fmt: skip
+        workers = [Worker(SCRIPT, payload) for payload in payloads]
+        figures: list[dict[str, float]] = [{} for _ in arms]
+        while not all(one.get("finished") for one in figures):
+            for number, worker in enumerate(workers):
+                if not figures[number].get("finished"):
+                    figures[number] = worker.burst()
+        for arm, worker, one in zip(arms, workers, figures, strict=True):
+            rows.append({"arm": arm, "seed": seed, **worker.ready, **one})
+            print(f"seed {seed} {arm}: {one['bits_per_byte']:.4f} bits/byte", file=sys.stderr)
+            worker.close()
+    return rows
+
+
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return mean and spread over the seeds of each arm, best first."""
+    summary = []
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        mine = [row for row in rows if row["arm"] == arm]
+        bits = [row["bits_per_byte"] for row in mine]
+        means = {
+            name: statistics.mean(row[name] for row in mine)
+            for name in ("learnt_tokens_per_second", "padding_share", "bytes_per_token", "steps",
+                         "parameters", "held_out_bytes")
+        }  # fmt: skip
+        spread = statistics.stdev(bits) if len(bits) > 1 else 0.0
+        summary.append(
+            {"arm": arm, "n": len(bits), "bits_per_byte": statistics.mean(bits),
+             "standard_deviation": spread, "min": min(bits), "max": max(bits), **means}
+        )  # fmt: skip
+    return sorted(summary, key=lambda one: one["bits_per_byte"])
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print the table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"held-out bits per byte after {report['seconds']:.0f} s each")
+    for column in ("arm", "bits/byte", "± sd", "n", "learnt tokens/s", "padding", "bytes/token",
+                   "steps", "parameters"):  # fmt: skip
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    for row in report["summary"]:
+        table.add_row(
+            row["arm"], f"{row['bits_per_byte']:.4f}", f"{row['standard_deviation']:.4f}",
+            str(row["n"]), f"{row['learnt_tokens_per_second']:,.0f}",
+            f"{row['padding_share']:.0%}", f"{row['bytes_per_token']:.2f}",
+            f"{row['steps']:,.0f}", f"{row['parameters'] / 1e6:.2f}M",
+        )  # fmt: skip
+    Console(width=120).print(table)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--worker"]:
+        work(json.loads(sys.argv[2]))
+        return
+    args = tyro.cli(Args, description=__doc__)
+    rows = compare(args)
+    report = {
+        "compare": args.compare,
+        "seconds": args.seconds,
+        "summary": summarise(rows),
+        "rows": rows,
+    }
+    if args.json:
+        print(json.dumps(report, indent=1))
+    else:
+        show(report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Processes that hold one configuration each and take turns, so that all meet the same machine.
+
+A bench calls itself with `--worker JSON`; the child answers each line of its stdin with one burst.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Burst = Callable[[], dict[str, float]]
+
+
+class Worker:
+    """A child process with one configuration."""
+
+    def __init__(self, script: Path, payload: dict[str, Any]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(script), "--worker", json.dumps(payload)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.ready = self._read()
+
+    def burst(self) -> dict[str, float]:
+        """Run one burst and return its figures."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _read(self) -> dict[str, float]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a worker ended early (exit code {self._process.wait()})")
+        return json.loads(line)
+
+
+def serve(burst: Burst, *, ready: dict[str, float]) -> None:
+    """In the child: say what is ready, then answer each line of stdin with a burst."""
+    print(json.dumps(ready), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(burst()), flush=True)
+
+
+def peak_memory_mb(device: str) -> float:
+    """Return the most memory that this process has held: of the GPU, or resident."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

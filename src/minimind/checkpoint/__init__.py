@@ -1,0 +1,52 @@
+"""A checkpoint is a directory, and its format is Hugging Face's.
+
+RUN/checkpoints/step-000200/
+    config.json  generation_config.json  model.safetensors      as transformers and vLLM read them
+    tokenizer.json  tokenizer_config.json  chat_template.jinja
+    run.toml            the resolved configuration: running it again repeats the run
+    trainer_state.pt    optimizer, step, RNG, loader cursor; loaded with weights_only=True
+    manifest.json       size and sha256 of each file
+LoRA runs have adapter_config.json and adapter_model.safetensors (PEFT) in place of the model.
+"""
+
+from minimind.checkpoint.huggingface import config_from_hf, generation_config, hf_config
+from minimind.checkpoint.runs import (
+    DamagedCheckpointWarning,
+    best,
+    best_loss,
+    checkpoint_path,
+    list_checkpoints,
+    prune,
+    record_best,
+    resolve,
+    step_of,
+)
+from minimind.checkpoint.store import (
+    base_of,
+    check_vocabulary,
+    fingerprint,
+    load,
+    load_trainer_state,
+    save,
+)
+
+__all__ = [
+    "DamagedCheckpointWarning",
+    "base_of",
+    "best",
+    "best_loss",
+    "check_vocabulary",
+    "checkpoint_path",
+    "config_from_hf",
+    "fingerprint",
+    "generation_config",
+    "hf_config",
+    "list_checkpoints",
+    "load",
+    "load_trainer_state",
+    "prune",
+    "record_best",
+    "resolve",
+    "save",
+    "step_of",
+]

@@ -1,0 +1,147 @@
+"""`ModelConfig` as a Hugging Face config.json, and back.
+
+The fields are those that transformers 5 writes for Qwen3; files of transformers 4 are read too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from minimind.config import LayerType, ModelConfig, RopeScaling
+from minimind.errors import CheckpointError
+from minimind.tokenizer import Tokenizer
+
+_SAME = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "head_dim", "intermediate_size", "max_position_embeddings", "rms_norm_eps",
+    "tie_word_embeddings", "initializer_range",
+)  # fmt: skip
+"""Fields with the same name and meaning on both sides."""
+
+
+def hf_config(
+    config: ModelConfig, tokenizer: Tokenizer, *, dtype: str = "float32"
+) -> dict[str, Any]:
+    """Return the config.json with which `AutoModelForCausalLM` loads our weights as they are."""
+    layers = range(config.num_hidden_layers)
+    windows = [config.window_of(layer) for layer in layers]
+    sliding = any(windows)
+    fields: dict[str, Any] = {name: getattr(config, name) for name in _SAME}
+    return {
+        "architectures": ["Qwen3ForCausalLM"],
+        "model_type": "qwen3",
+        **fields,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "rope_parameters": _rope_parameters(config),
+        "layer_types": ["sliding_attention" if w else "full_attention" for w in windows],
+        "use_sliding_window": sliding,
+        "sliding_window": config.sliding_window if sliding else None,
+        "max_window_layers": 0 if sliding else config.num_hidden_layers,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.im_end_id,
+        "pad_token_id": tokenizer.pad_id,
+        "use_cache": True,
+        "dtype": dtype,
+    }
+
+
+def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return generation_config.json: where generation stops, and greedy unless asked otherwise."""
+    return {
+        "do_sample": False,
+        "eos_token_id": list(tokenizer.stop_ids),
+        "pad_token_id": tokenizer.pad_id,
+    }
+
+
+def config_from_hf(values: dict[str, Any]) -> ModelConfig:
+    """Return the shape that a Qwen3 config.json describes: the inverse of `hf_config`.
+
+    Raises:
+        CheckpointError: another architecture, or a variant that this model doesn't have.
+    """
+    _refuse_other_models(values)
+    given = {name: values[name] for name in _SAME if name in values}
+    given.setdefault("num_key_value_heads", given.get("num_attention_heads"))
+    given.setdefault("head_dim", 128)  # Qwen3Config's default
+    rope = dict(values.get("rope_scaling") or {}) | dict(values.get("rope_parameters") or {})
+    theta = rope.get("rope_theta", values.get("rope_theta", 10_000.0))
+    scaling = _rope_scaling(rope, given)
+    window, layer_types = _windows(values, given["num_hidden_layers"])
+    return ModelConfig(
+        **given,
+        rope_theta=float(theta),
+        rope_scaling=scaling,
+        sliding_window=window,
+        layer_types=layer_types,
+    )
+
+
+def _rope_parameters(config: ModelConfig) -> dict[str, Any]:
+    parameters: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}
+    scaling = config.rope_scaling
+    if scaling is None:
+        return parameters
+    parameters |= {"rope_type": scaling.rope_type, "factor": scaling.factor}
+    if scaling.rope_type == "yarn":
+        yarn = dataclasses.asdict(scaling)
+        parameters |= {name: yarn[name] for name in _YARN_ONLY}
+    return parameters
+
+
+_YARN_ONLY = ("original_max_position_embeddings", "beta_fast", "beta_slow")
+
+
+def _rope_scaling(rope: dict[str, Any], given: dict[str, Any]) -> RopeScaling | None:
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind not in {"linear", "dynamic", "yarn"}:
+        raise CheckpointError(
+            f"config.json: rope_type {kind!r} is not supported; linear, dynamic and yarn are"
+        )
+    factor, length = float(rope["factor"]), int(given["max_position_embeddings"])
+    original = length if kind == "dynamic" else round(length / factor)
+    return RopeScaling(
+        rope_type=kind,
+        factor=factor,
+        original_max_position_embeddings=rope.get("original_max_position_embeddings") or original,
+        beta_fast=float(rope.get("beta_fast") or 32.0),
+        beta_slow=float(rope.get("beta_slow") or 1.0),
+    )
+
+
+def _windows(
+    values: dict[str, Any], layers: int
+) -> tuple[int | None, tuple[LayerType, ...] | None]:
+    """Return `sliding_window` and `layer_types`, the latter only where layers differ."""
+    window = values.get("sliding_window") if values.get("use_sliding_window") else None
+    if window is None:
+        return None, None
+    first_sliding = values.get("max_window_layers", 28)
+    by_number: list[LayerType] = [
+        "sliding_attention" if n >= first_sliding else "full_attention" for n in range(layers)
+    ]
+    types: tuple[LayerType, ...] = tuple(values.get("layer_types") or by_number)
+    if "sliding_attention" not in types:
+        return None, None
+    return window, types if "full_attention" in types else None
+
+
+def _refuse_other_models(values: dict[str, Any]) -> None:
+    kind = values.get("model_type")
+    if kind != "qwen3":
+        raise CheckpointError(f"config.json: model_type is {kind!r}; minimind's models are 'qwen3'")
+    if values.get("attention_bias"):
+        raise CheckpointError("config.json: attention_bias is true; this model has no biases")
+    if values.get("hidden_act", "silu") != "silu":
+        raise CheckpointError(
+            f"config.json: hidden_act is {values['hidden_act']!r}; this model has 'silu'"
+        )
+    missing = [name for name in (*_SAME[:4], "intermediate_size", "max_position_embeddings")
+               if name not in values]  # fmt: skip
+    if missing:
+        raise CheckpointError(f"config.json lacks {', '.join(missing)}")

@@ -1,0 +1,234 @@
+"""`minimind data list | fetch | build | preview | preferences`."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+from tyro.conf import Positional
+
+from minimind.data.catalogue import GROUPS, SOURCES, Source, select
+
+if TYPE_CHECKING:
+    from minimind.data.fetch import OnProgress
+    from minimind.data.formats import Kind
+
+LEARNT_STYLE, CONTEXT_STYLE = "bold green", "dim"
+
+
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """Show the catalogue: sources with size, licence, and whether they are cached.
+
+    Attributes:
+        json: one JSON object a line, with everything the catalogue knows.
+    """
+
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetch:
+    """Download sources into the cache ($MINIMIND_CACHE, else ~/.cache/minimind).
+
+    Attributes:
+        sources: names of sources, or the groups `embedded` (18 MB) and `full` (227 MB).
+    """
+
+    sources: Positional[tuple[str, ...]] = ("embedded",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """Make training files: pretrain/*.jsonl, sft.jsonl, problems.jsonl, ledger.json.
+
+    Attributes:
+        sources: names of sources, or the groups `embedded` and `full`.
+        out: the folder.
+        json: print the ledger as JSON.
+    """
+
+    sources: tuple[str, ...] = ("embedded",)
+    out: Path
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """Show rows as the model sees them; what is learnt is green.
+
+    Attributes:
+        file: a data file, a folder or a pattern.
+        tokenizer: a directory with a tokenizer.json, or `default`.
+        kind: text, chat or preference. Without it, what the first row looks like.
+        rows: how many.
+        sequence_length: tokens in a row.
+    """
+
+    file: Positional[str]
+    tokenizer: str = "default"
+    kind: Literal["text", "chat", "preference"] | None = None
+    rows: int = 2
+    sequence_length: int = 256
+
+
+_VERBS: dict[str, str] = {
+    "list": "the catalogue: sources, sizes, licences, what is cached",
+    "fetch": "download sources: NAMES, embedded or full",
+    "build": "make pretraining text, instructions and problems from sources",
+    "preview": "rows of a file as the model sees them, with the loss mask",
+    "preferences": "pairs for DPO from a model's own answers, checked by a verifier",
+}
+
+
+def main(argv: list[str]) -> int | None:
+    """Run `minimind data ...`."""
+    console = Console()
+    if not argv or argv[0] in {"-h", "--help"}:
+        width = max(map(len, _VERBS))
+        console.print("usage: minimind data VERB [...]\n", markup=False)
+        for verb, about in _VERBS.items():
+            console.print(f"  {verb:<{width}}  {about}", markup=False, highlight=False)
+        return None
+    verb, rest = argv[0], argv[1:]
+    if verb == "preferences":  # needs torch and a model: imported only when it is asked for
+        return importlib.import_module("minimind.cli.preferences").main(rest)
+    commands: dict[str, tuple[type, Callable[..., None]]] = {
+        "list": (List, _list), "fetch": (Fetch, _fetch), "build": (Build, _build),
+        "preview": (Preview, _preview),
+    }  # fmt: skip
+    if verb not in commands:
+        from minimind.errors import UserError, did_you_mean
+
+        raise UserError(f"there is no {verb!r}.{did_you_mean(verb, _VERBS)} "
+                        f"Verbs: {', '.join(_VERBS)}")  # fmt: skip
+    arguments, run = commands[verb]
+    run(tyro.cli(arguments, args=rest, prog=f"minimind data {verb}"), console)
+    return None
+
+
+def _list(args: List, console: Console) -> None:
+    from minimind.data.fetch import cache_dir, is_cached
+
+    if args.json:
+        for source in SOURCES:
+            row = {k: v for k, v in asdict(source).items() if k != "read"}
+            console.print_json(json.dumps(row | {"cached": is_cached(source)}), indent=None)
+        return
+    table = Table(title=f"sources (cache: {cache_dir()})", title_justify="left")
+    for column in ("name", "what", "MB", "M hanzi", "licence", "cached"):
+        right = column in {"MB", "M hanzi"}
+        table.add_column(column, justify="right" if right else "left", no_wrap=column == "name")
+    for source in SOURCES:
+        table.add_row(
+            source.name, source.about, f"{source.size / 1e6:.1f}",
+            f"{source.hanzi / 1e6:.2f}", source.licence, "yes" if is_cached(source) else "",
+            style="bold" if source.embedded else "",
+        )  # fmt: skip
+    console.print(table)
+    for group, names in GROUPS.items():
+        size = sum(source.size for source in select([group]))
+        console.print(f"{group}: {len(names)} sources, {size / 1e6:.1f} MB", highlight=False)
+    console.print("bold: the embedded default, what the quickstart trains on")
+
+
+def _fetch(args: Fetch, console: Console) -> None:
+    from minimind.data.fetch import fetch_all
+
+    sources = select(args.sources)
+    with _progress(sources, console) as on_progress:
+        paths = fetch_all(sources, on_progress=on_progress)
+    folder = next(iter(paths.values())).parent
+    console.print(f"{len(paths)} files with the pinned checksums in {folder}", markup=False)
+
+
+def _build(args: Build, console: Console) -> None:
+    from minimind.data.build import build
+
+    with _progress(select(args.sources), console) as on_progress:
+        built = build(args.sources, args.out, on_progress=on_progress)
+    if args.json:
+        console.print_json(json.dumps([asdict(entry) for entry in built.ledger]))
+        return
+    table = Table(title=f"written to {args.out}", title_justify="left")
+    for column in ("file", "source", "rows", "MB", "M hanzi", "licence", "wording"):
+        right = column in {"rows", "MB", "M hanzi"}
+        table.add_column(column, justify="right" if right else "left")
+    for entry in built.ledger:
+        table.add_row(
+            entry.file, entry.source, f"{entry.documents:,}", f"{entry.bytes / 1e6:.2f}",
+            f"{entry.hanzi / 1e6:.2f}", entry.licence, "ours" if entry.templated else "",
+        )  # fmt: skip
+    console.print(table)
+
+
+@contextmanager
+def _progress(sources: list[Source], console: Console) -> Iterator[OnProgress]:
+    """Show bytes of the packages that have arrived; the callback is what `fetch_all` takes."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("fetching", total=sum(source.size for source in sources))
+
+        def on_progress(source: Source, state: str) -> None:
+            arrived = source.size if state in {"cached", "done"} else 0
+            progress.update(task, advance=arrived, description=f"{source.name}: {state}")
+
+        yield on_progress
+
+
+def _preview(args: Preview, console: Console) -> None:
+    from itertools import islice
+
+    from minimind.config import DataConfig
+    from minimind.data import make_loader
+    from minimind.data.batch import IGNORE
+    from minimind.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(args.tokenizer)
+    config = DataConfig(
+        train=(args.file,), kind=_kind(args), sequence_length=args.sequence_length,
+        validation_share=0.0, epochs_limit=1,
+    )  # fmt: skip
+    loader = make_loader(config, tokenizer, batch_rows=1, micro_batch_rows=1, seed=0)
+    for number, (batch,) in enumerate(islice(loader, args.rows)):
+        for ids, labels in zip(batch.input_ids.tolist(), batch.labels.tolist(), strict=True):
+            console.rule(f"row {number}: {sum(label != IGNORE for label in labels)} learnt")
+            # A label says what the next token is: the token itself is green if it was a label.
+            learnt = [False] + [label != IGNORE for label in labels[:-1]]
+            while len(ids) > 1 and ids[-1] == ids[-2] == tokenizer.pad_id:
+                ids.pop()
+            console.print(_coloured(tokenizer.stream(), ids, learnt))
+    console.print(loader.rejects.summary(), markup=False)
+
+
+def _coloured(decode: Callable[[int], str], ids: list[int], learnt: list[bool]) -> Text:
+    """Colour each token's text; a character of several tokens is coloured by the last of them."""
+    text = Text()
+    for token, style in zip(ids, learnt, strict=False):
+        text.append(decode(token), style=LEARNT_STYLE if style else CONTEXT_STYLE)
+    return text
+
+
+def _kind(args: Preview) -> Kind:
+    """Return the kind asked for, or the first of which the file has a usable row."""
+    from minimind.data.reader import Rejects, expand_paths, nothing_usable, read_rows
+
+    if args.kind:
+        return args.kind
+    kinds: tuple[Kind, ...] = ("preference", "chat", "text")
+    rejects = Rejects()
+    path = expand_paths([args.file])[0]
+    for kind in kinds:
+        if next(read_rows(path, kind, rejects=rejects), None) is not None:
+            return kind
+    raise nothing_usable([path], "text", rejects)

@@ -1,0 +1,25 @@
+"""What this machine can do: checks of its software and hardware, then real training steps."""
+
+from minimind.doctor.checks import Check, check_machine, find_nvidia
+from minimind.doctor.timing import (
+    Estimate,
+    Trial,
+    count_parameters,
+    estimate,
+    matrix_rates,
+    time_training,
+    training_flops_per_token,
+)
+
+__all__ = [
+    "Check",
+    "Estimate",
+    "Trial",
+    "check_machine",
+    "count_parameters",
+    "estimate",
+    "find_nvidia",
+    "matrix_rates",
+    "time_training",
+    "training_flops_per_token",
+]

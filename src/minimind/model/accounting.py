@@ -1,0 +1,211 @@
+"""What a model shape costs: parameters, FLOPs and memory, from the configuration alone.
+
+Axes: D hidden, H heads, G kv heads, K head dim, F ffn, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minimind.config import ModelConfig
+
+FP32, BF16, INT8 = 4, 2, 1
+"""Bytes of a number."""
+
+LOSS_CHUNK = 512
+"""Tokens whose logits the loss holds at once (the default of `linear_cross_entropy`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """How many parameters each part of the model has.
+
+    Attributes:
+        embedding: the token table; if tied it is the output matrix as well.
+        output: the output matrix, 0 if tied.
+        attention: the four matrices of every layer.
+        feed_forward: the three matrices of every layer.
+        norms: every RMSNorm.
+    """
+
+    embedding: int
+    output: int
+    attention: int
+    feed_forward: int
+    norms: int
+
+    @property
+    def total(self) -> int:
+        """Return all of them; tied weights count once."""
+        return self.embedding + self.output + self.non_embedding
+
+    @property
+    def non_embedding(self) -> int:
+        """Return those of the layers and norms (what scaling laws call N)."""
+        return self.hidden_matrices + self.norms
+
+    @property
+    def hidden_matrices(self) -> int:
+        """Return those that Muon trains."""
+        return self.attention + self.feed_forward
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingMemory:
+    """Bytes held while training with fp32 weights and bf16 autocast.
+
+    Attributes:
+        weights: fp32, with the bf16 copies that autocast makes of the matrices.
+        gradients: fp32.
+        adamw: two fp32 moments for each parameter.
+        muon: one fp32 momentum for the hidden matrices, AdamW for the rest.
+        activations: of one micro-batch, nothing checkpointed (estimate).
+        activations_checkpointed: of one micro-batch, every layer checkpointed (estimate).
+    """
+
+    weights: int
+    gradients: int
+    adamw: int
+    muon: int
+    activations: int
+    activations_checkpointed: int
+
+    def total(self, *, optimizer: str = "muon", checkpointed: bool = False) -> int:
+        """Return the sum with `adamw` or `muon`, with or without checkpointing."""
+        state = {"adamw": self.adamw, "muon": self.muon}[optimizer]
+        activations = self.activations_checkpointed if checkpointed else self.activations
+        return self.weights + self.gradients + state + activations
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceMemory:
+    """Bytes held while generating: the weights in one of three precisions, and the cache.
+
+    Attributes:
+        int8: matrices as int8 with one bf16 scale for each output row, norms bf16.
+        cache_per_512_tokens: keys and values of one row of 512 tokens, bf16.
+    """
+
+    fp32: int
+    bf16: int
+    int8: int
+    cache_per_512_tokens: int
+
+
+def count_parameters(config: ModelConfig) -> Parameters:
+    """Return the number of parameters of each part."""
+    D, F, K, L = config.hidden_size, config.intermediate_size, config.head_dim, _layers(config)
+    H, G = config.num_attention_heads, config.num_key_value_heads
+    table = config.vocab_size * D
+    return Parameters(
+        embedding=table,
+        output=0 if config.tie_word_embeddings else table,
+        attention=L * (2 * D * H * K + 2 * D * G * K),
+        feed_forward=L * 3 * D * F,
+        norms=L * (2 * D + 2 * K) + D,
+    )
+
+
+def training_flops_per_token(config: ModelConfig, *, sequence_length: int) -> float:
+    """Return the FLOPs of forward and backward for one token of a row of `sequence_length`.
+
+    6 N + sum over layers of 12 H K keys. N are the matrices that multiply a token: 2 N forward and
+    4 N backward (Kaplan et al. 2020, section 2.1). The embedding only looks up, so a tied one
+    counts once, as the output matrix; norms are left out. `keys` is how many keys a token sees on
+    average, (T + 1) / 2 without a window: the attention term of PaLM (Chowdhery et al. 2022,
+    appendix B) without the half that causality masks. Checkpointed layers compute more; that is
+    not counted as useful.
+    """
+    parts = count_parameters(config)
+    multiplied = parts.hidden_matrices + config.vocab_size * config.hidden_size
+    return 6 * multiplied + 3 * _attention_flops(config, sequence_length=sequence_length)
+
+
+def inference_flops_per_token(config: ModelConfig, *, sequence_length: int) -> float:
+    """Return the FLOPs of reading one token, on average over a row: a third of training's."""
+    return training_flops_per_token(config, sequence_length=sequence_length) / 3
+
+
+def mean_keys(sequence_length: int, *, window: int | None) -> float:
+    """Return how many keys a token of a row sees on average under a causal mask."""
+    T = sequence_length
+    w = T if window is None else min(window, T)
+    return w - w * (w - 1) / (2 * T)
+
+
+def training_memory(
+    config: ModelConfig, *, micro_batch_rows: int, sequence_length: int
+) -> TrainingMemory:
+    """Return what one process holds while training, in bytes."""
+    parts = count_parameters(config)
+    tokens = micro_batch_rows * sequence_length
+    D, L = config.hidden_size, _layers(config)
+    layer = _layer_activations(config) * tokens
+    residual = D * FP32 * tokens
+    ends = _end_activations(config, tokens=tokens)
+    return TrainingMemory(
+        weights=FP32 * parts.total + BF16 * (parts.total - parts.norms),
+        gradients=FP32 * parts.total,
+        adamw=2 * FP32 * parts.total,
+        muon=FP32 * parts.hidden_matrices + 2 * FP32 * (parts.total - parts.hidden_matrices),
+        activations=L * layer + ends,
+        # Each layer keeps its input; the one that is computed again holds the rest for a while.
+        activations_checkpointed=L * residual + layer + ends,
+    )
+
+
+def inference_memory(config: ModelConfig) -> InferenceMemory:
+    """Return what the weights and the cache of one row take, in bytes."""
+    parts = count_parameters(config)
+    matrices = parts.total - parts.norms
+    D, F, K, L = config.hidden_size, config.intermediate_size, config.head_dim, _layers(config)
+    heads = config.num_attention_heads + 2 * config.num_key_value_heads
+    tables = 1 if config.tie_word_embeddings else 2
+    rows = tables * config.vocab_size + L * (heads * K + D + 2 * F + D)
+    return InferenceMemory(
+        fp32=FP32 * parts.total,
+        bf16=BF16 * parts.total,
+        int8=INT8 * matrices + BF16 * (rows + parts.norms),
+        cache_per_512_tokens=cache_bytes(config, tokens=512),
+    )
+
+
+def cache_bytes(config: ModelConfig, *, tokens: int, bytes_per_number: int = BF16) -> int:
+    """Return the size of keys and values that must be kept of one row of `tokens`."""
+    row = 2 * config.num_key_value_heads * config.head_dim * bytes_per_number
+    windows = (config.window_of(layer) for layer in range(_layers(config)))
+    return sum(row * min(tokens, window or tokens) for window in windows)
+
+
+def _layers(config: ModelConfig) -> int:
+    return config.num_hidden_layers
+
+
+def _attention_flops(config: ModelConfig, *, sequence_length: int) -> float:
+    """Return the forward FLOPs of scores and mixing, over all layers, for one token."""
+    width = config.num_attention_heads * config.head_dim
+    windows = (config.window_of(layer) for layer in range(_layers(config)))
+    return sum(4 * width * mean_keys(sequence_length, window=window) for window in windows)
+
+
+def _layer_activations(config: ModelConfig) -> int:
+    """Return the bytes that one token leaves in one layer for the backward pass (bf16 autocast).
+
+    Counted from `DecoderLayer` with eager kernels; a test holds it to what autograd really saves.
+    A compiled step saves less: it computes cheap elementwise results again.
+    """
+    D, F, K = config.hidden_size, config.intermediate_size, config.head_dim
+    H, G = config.num_attention_heads, config.num_key_value_heads
+    norms = 2 * (2 * D * FP32 + D * BF16)  # input and scaled input in fp32, result in bf16
+    heads = (H + G) * K * (2 * FP32)  # q_norm, k_norm: input and scaled input in fp32
+    attention = (H + 2 * G) * K * BF16 + H * K * 2 * BF16 + H * FP32  # q k v, out, out again, lse
+    feed_forward = 4 * F * BF16  # gate, silu(gate), up, their product
+    return norms + heads + attention + feed_forward
+
+
+def _end_activations(config: ModelConfig, *, tokens: int) -> int:
+    """Return the bytes around the layers: last norm, gradient of the hidden states, loss chunk."""
+    D, V = config.hidden_size, config.vocab_size
+    last_norm = 2 * D * FP32 * tokens
+    loss = D * BF16 * tokens + V * D * FP32  # gradients kept from the forward pass
+    return last_norm + loss + min(LOSS_CHUNK, tokens) * V * (FP32 + BF16)

@@ -1,0 +1,245 @@
+"""Causal attention with document boundaries and sliding windows, on whichever kernel fits.
+
+Axes: B batch, T query, S key, D hidden, H heads, G kv heads, K head dim.
+
+A mask is built once a forward pass for each window that occurs, then shared by the layers. Padding
+(document -1) sees earlier padding and itself, so that no row of a mask is empty: no NaN.
+
+| backend | where | for |
+|---|---|---|
+| `sdpa` | everywhere | torch's fused kernels; without boundaries no mask is made at all |
+| `flex` | CUDA; CPU without gradients | boundaries and windows as blocks: skips what is masked |
+| `flash` | CUDA with flash-attn 2, bf16/fp16 | documents as sequences of their own (varlen) |
+| `eager` | everywhere | four readable lines, the oracle of the others |
+| `auto` | | `sdpa`; on CUDA `flex` when there are document boundaries or windows |
+
+With a KV cache `flex` and `flash` mean `sdpa`: a handful of queries leaves nothing to skip.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from minimind.errors import ConfigError, did_you_mean
+from minimind.model.cache import CacheStep
+
+BACKENDS: tuple[str, ...] = ("auto", "sdpa", "flex", "flash", "eager")
+
+
+class Mask(NamedTuple):
+    """What queries may see, in the form that one backend wants.
+
+    Attributes:
+        backend: `sdpa`, `flex`, `flash` or `eager`.
+        causal: plain causal attention over S = T; `allowed` is None then.
+        allowed: (B or 1, 1, T, S) bool for `sdpa` and `eager`. None and not causal: everything.
+        blocks: for `flex`.
+        starts: for `flash`: (documents + 1,) int32, where each document starts in the flat B*T.
+        window: for `flash`.
+    """
+
+    backend: str
+    causal: bool = False
+    allowed: Tensor | None = None
+    blocks: BlockMask | None = None
+    starts: Tensor | None = None
+    window: int | None = None
+
+
+Masks = dict[int | None, Mask]
+"""One mask for each window that occurs among the layers (None: full attention)."""
+
+
+def check_backend(backend: str) -> None:
+    """Refuse an unknown backend, or one whose package is missing.
+
+    Raises:
+        ConfigError: with what to do.
+    """
+    if backend not in BACKENDS:
+        raise ConfigError(
+            f"train.attention = {backend!r} is not a backend.{did_you_mean(backend, BACKENDS)} "
+            f"There are: {', '.join(BACKENDS)}"
+        )
+    if backend == "flash" and importlib.util.find_spec("flash_attn") is None:
+        raise ConfigError(
+            "train.attention = 'flash' needs the package flash-attn 2: pip install flash-attn "
+            "(CUDA only), or use --train.attention auto"
+        )
+
+
+def choose_backend(
+    backend: str, *, device: torch.device, needs_blocks: bool, needs_grad: bool
+) -> str:
+    """Return the backend that serves this request; `needs_blocks`: boundaries or windows.
+
+    Raises:
+        ConfigError: the backend that was asked for can't.
+    """
+    if backend == "auto":
+        return "flex" if needs_blocks and device.type == "cuda" else "sdpa"
+    if backend == "flash" and device.type != "cuda":
+        raise ConfigError(
+            f"train.attention = 'flash' runs on CUDA only, the model is on {device.type}: "
+            "use --train.attention auto"
+        )
+    if backend == "flex" and device.type != "cuda" and needs_grad:
+        raise ConfigError(
+            f"train.attention = 'flex' has no backward pass on {device.type}: "
+            "use --train.attention auto"
+        )
+    return backend
+
+
+def build_masks(
+    backend: str, *, windows: Iterable[int | None], T: int, device: torch.device,
+    document_ids_BT: Tensor | None,
+) -> Masks:  # fmt: skip
+    """Make the mask of every window for rows that are read whole (no cache).
+
+    Args:
+        backend: as `choose_backend` returned it.
+        windows: those of the layers.
+        T: tokens in a row.
+        device: where the model is.
+        document_ids_BT: (B, T); None: each row is one document.
+    """
+    # A window that covers the row is no window.
+    effective = {window: None if window is None or window >= T else window for window in windows}
+    made = {
+        window: _build_mask(backend, window, T, device, document_ids_BT)
+        for window in set(effective.values())
+    }
+    return {window: made[effective[window]] for window in effective}
+
+
+def build_cached_masks(backend: str, *, windows: Iterable[int | None], step: CacheStep) -> Masks:
+    """Make the mask of every window for tokens that follow what a cache holds."""
+    backend = "eager" if backend == "eager" else "sdpa"
+    masks: Masks = {}
+    for window in set(windows):
+        fits = window is None or window >= step.where(window)[1]
+        if fits and step.empty:
+            masks[window] = Mask(backend, causal=True)
+        elif fits and step.uniform and step.T == 1:
+            masks[window] = Mask(backend)
+        else:
+            masks[window] = Mask(backend, allowed=step.allowed(window))
+    return masks
+
+
+def attend(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor:
+    """Return softmax(q k / sqrt(K), masked) v as (B, H, T, K)."""
+    return _KERNELS[mask.backend](q_BHTK, k_BGSK, v_BGSK, mask)
+
+
+def _build_mask(
+    backend: str, window: int | None, T: int, device: torch.device, document_ids_BT: Tensor | None
+) -> Mask:
+    plain = window is None and document_ids_BT is None
+    if backend == "flash":
+        return Mask(backend, causal=True, starts=_document_starts(document_ids_BT), window=window)
+    if plain:
+        return Mask("sdpa" if backend == "flex" else backend, causal=True)
+    if backend == "flex":
+        return Mask(backend, blocks=_blocks(window, T, device, document_ids_BT))
+    query_T1 = torch.arange(T, device=device)[:, None]
+    key_S = torch.arange(T, device=device)
+    seen_BTS = (key_S <= query_T1)[None]
+    if window is not None:
+        seen_BTS = seen_BTS & (key_S > query_T1 - window)
+    if document_ids_BT is not None:
+        seen_BTS = seen_BTS & (document_ids_BT[:, :, None] == document_ids_BT[:, None, :])
+    return Mask(backend, allowed=seen_BTS[:, None])
+
+
+def _blocks(
+    window: int | None, T: int, device: torch.device, document_ids_BT: Tensor | None
+) -> BlockMask:
+    def seen(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        inside = key <= query
+        if window is not None:
+            inside = inside & (key > query - window)
+        if document_ids_BT is not None:
+            inside = inside & (document_ids_BT[b, query] == document_ids_BT[b, key])
+        return inside
+
+    B = None if document_ids_BT is None else document_ids_BT.shape[0]
+    return create_block_mask(seen, B, None, T, T, device=str(device))
+
+
+def _document_starts(document_ids_BT: Tensor | None) -> Tensor | None:
+    """Return where each document starts in the flat B*T, and the end, (documents + 1,) int32."""
+    if document_ids_BT is None:
+        return None
+    first_BT = torch.ones_like(document_ids_BT, dtype=torch.bool)
+    first_BT[:, 1:] = document_ids_BT[:, 1:] != document_ids_BT[:, :-1]
+    starts = first_BT.flatten().nonzero().flatten()
+    return F.pad(starts, (0, 1), value=document_ids_BT.numel()).int()
+
+
+def _sdpa(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor:
+    return F.scaled_dot_product_attention(
+        q_BHTK, k_BGSK, v_BGSK, attn_mask=mask.allowed, is_causal=mask.causal,
+        enable_gqa=q_BHTK.shape[1] != k_BGSK.shape[1],
+    )  # fmt: skip
+
+
+def _eager(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor:
+    heads_per_kv = q_BHTK.shape[1] // k_BGSK.shape[1]
+    k_BHSK = k_BGSK.repeat_interleave(heads_per_kv, dim=1)
+    v_BHSK = v_BGSK.repeat_interleave(heads_per_kv, dim=1)
+    scores_BHTS = q_BHTK @ k_BHSK.transpose(-1, -2) * q_BHTK.shape[-1] ** -0.5
+    allowed = (
+        torch.ones_like(scores_BHTS[0, 0], dtype=torch.bool).tril() if mask.causal else mask.allowed
+    )
+    if allowed is not None:
+        scores_BHTS = scores_BHTS.masked_fill(~allowed, -torch.inf)
+    return scores_BHTS.float().softmax(-1).type_as(v_BHSK) @ v_BHSK
+
+
+def _flex(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor:
+    kernel = _compiled_flex() if q_BHTK.is_cuda else flex_attention
+    gqa = q_BHTK.shape[1] != k_BGSK.shape[1]
+    return kernel(q_BHTK, k_BGSK, v_BGSK, block_mask=mask.blocks, enable_gqa=gqa)
+
+
+@functools.cache
+def _compiled_flex() -> Callable[..., Any]:
+    """Uncompiled flex attention holds the whole score matrix; nested in a compile it's inlined."""
+    return torch.compile(flex_attention)
+
+
+def _flash(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor:
+    if q_BHTK.dtype not in (torch.bfloat16, torch.float16):
+        raise ConfigError(
+            f"train.attention = 'flash' computes in bf16 or fp16, the model in {q_BHTK.dtype}: "
+            "use --train.precision bf16, or --train.attention auto"
+        )
+    flash = importlib.import_module("flash_attn")
+    window = (-1, -1) if mask.window is None else (mask.window - 1, 0)
+    q_BTHK, k_BTGK, v_BTGK = (x.transpose(1, 2) for x in (q_BHTK, k_BGSK, v_BGSK))
+    if mask.starts is None:
+        out_BTHK = flash.flash_attn_func(q_BTHK, k_BTGK, v_BTGK, causal=True, window_size=window)
+        return out_BTHK.transpose(1, 2)
+    T = q_BTHK.shape[1]  # no document is longer than its row
+    out_NHK = flash.flash_attn_varlen_func(
+        q_BTHK.flatten(0, 1), k_BTGK.flatten(0, 1), v_BTGK.flatten(0, 1),
+        cu_seqlens_q=mask.starts, cu_seqlens_k=mask.starts, max_seqlen_q=T, max_seqlen_k=T,
+        causal=True, window_size=window,
+    )  # fmt: skip
+    return out_NHK.view_as(q_BTHK).transpose(1, 2)
+
+
+_KERNELS: dict[str, Callable[[Tensor, Tensor, Tensor, Mask], Tensor]] = {
+    "sdpa": _sdpa, "eager": _eager, "flex": _flex, "flash": _flash,
+}  # fmt: skip

@@ -1,0 +1,59 @@
+"""The two small layers: RMSNorm and the SwiGLU feed-forward.
+
+Axes: B batch, T query, D hidden, F ffn.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minimind.config import ModelConfig
+
+
+def matrix_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype in which a matrix product with `x` is computed: autocast's, if it is on."""
+    device_type = x.device.type
+    if torch.is_autocast_enabled(device_type):
+        return torch.get_autocast_dtype(device_type)
+    return x.dtype
+
+
+class RMSNorm(nn.Module):
+    """Divide by the root mean square and scale (Zhang & Sennrich 2019); fp32 inside.
+
+    Under autocast the result has autocast's dtype. The matrices that follow would round it to that
+    anyway, each for itself, and each would keep its own copy for the backward pass. The residual
+    stream stays fp32.
+    """
+
+    def __init__(self, size: int, *, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last axis; without autocast the dtype of `x` is kept."""
+        x32 = x.float()
+        scale = torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
+        return (x32 * scale * self.weight).to(matrix_dtype(x))
+
+    def extra_repr(self) -> str:
+        """Return what `print(model)` shows."""
+        return f"{self.weight.shape[0]}, eps={self.eps}"
+
+
+class SwiGLU(nn.Module):
+    """`down(silu(gate(x)) * up(x))` (Shazeer 2020), without biases."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        hidden, ffn = config.hidden_size, config.intermediate_size
+        self.gate_proj = nn.Linear(hidden, ffn, bias=False)
+        self.up_proj = nn.Linear(hidden, ffn, bias=False)
+        self.down_proj = nn.Linear(ffn, hidden, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Return (B, T, D)."""
+        return self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))

@@ -1,0 +1,150 @@
+"""What the quickstart measures when all stages are done, on what none of them has read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from minimind import checkpoint
+from minimind.data.document import is_held_out
+from minimind.eval import held_out
+from minimind.eval.answers import answer_loss, preference_measures, solved_share
+from minimind.eval.baselines import start_compressors, unigram
+from minimind.eval.bits_per_byte import bits_per_byte
+from minimind.eval.choice import choice_items, choice_measures
+from minimind.eval.results import Evaluation, Measure, Sample
+from minimind.inference import SamplingParams, generate
+from minimind.model import CausalLM
+from minimind.quickstart.stages import QUESTIONS_HELD_OUT, TEXT_HELD_OUT
+from minimind.quickstart.words import CONTINUATIONS, QUESTIONS
+from minimind.tokenizer import Tokenizer
+from minimind.train.device import has_fast_bf16
+from minimind.train.preferences import read_problems
+
+CONVERSATIONS = 300
+"""Held-out conversations of the answer loss: its interval is then about 5 % of it."""
+
+PROBLEMS = 100
+CHOICES = 200
+STAGES = ("start", "pretrain", "sft", "dpo")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Everything to measure on, read once."""
+
+    text: held_out.TextSplit
+    conversations: Sequence[held_out.Conversation]
+    kinds: Sequence[str]
+    pairs: Sequence[held_out.Pair]
+
+
+def evaluate(out: Path, *, say: Callable[[str], None], seed: int) -> Evaluation:
+    """Measure every stage of the quickstart in `out`.
+
+    Args:
+        out: the quickstart's folder.
+        say: is told what is being measured.
+        seed: of the draws, and of the random start.
+    """
+    say("reading what was held out")
+    data = _read(out, seed)
+    compressors = start_compressors(data.text.training, data.text.held_out)
+    models, tokenizer = _models(out, seed)
+    results = Evaluation()
+    for stage, model in models.items():
+        say(f"{stage}: bits per byte, answer loss, samples")
+        measures = _language(model, tokenizer, data)
+        if stage in ("sft", "dpo"):
+            measures["solved_share"] = _solved(model, tokenizer, out)
+        if stage == "dpo":
+            measures |= preference_measures(
+                model, models["sft"], tokenizer, data.pairs, precision=_precision()
+            )
+            start = preference_measures(
+                models["sft"], models["sft"], tokenizer, data.pairs, precision=_precision()
+            )
+            results = results.adding("sft", {"dpo_loss": start["dpo_loss"]})
+        results = results.adding(stage, measures)
+        results = results.sampling(*_samples(stage, model, tokenizer, seed))
+    say("four-choice questions")
+    results = results.adding("pretrain", _choices(models["pretrain"], tokenizer, out, data))
+    say("baselines that know no language: token frequencies, zstd, xz")
+    baseline = unigram(tokenizer, data.text.training, data.text.held_out)
+    results = results.adding("unigram", {"bits_per_byte": baseline})
+    for name, measure in compressors.result().items():
+        results = results.adding(name, {"bits_per_byte": measure})
+    return results
+
+
+def _read(out: Path, seed: int) -> HeldOut:
+    conversations, kinds = held_out.conversations(
+        [str(out / "data/sft.jsonl")], share=QUESTIONS_HELD_OUT, limit=CONVERSATIONS, seed=seed
+    )
+    return HeldOut(
+        text=held_out.split_text([str(out / "data/pretrain")], share=TEXT_HELD_OUT),
+        conversations=conversations,
+        kinds=kinds,
+        pairs=held_out.pairs([str(out / "preferences.jsonl")], share=QUESTIONS_HELD_OUT),
+    )
+
+
+def _models(out: Path, seed: int) -> tuple[dict[str, CausalLM], Tokenizer]:
+    """Return the model of every stage; `start` is the random one that pretraining began with."""
+    trained, tokenizer = checkpoint.load(out / "pretrain")
+    torch.manual_seed(seed)
+    models = {"start": CausalLM(trained.config).eval(), "pretrain": trained}
+    for stage in ("sft", "dpo"):
+        models[stage], _ = checkpoint.load(out / stage)
+    return models, tokenizer
+
+
+def _precision() -> Literal["fp32", "bf16"]:
+    return "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"
+
+
+def _language(model: CausalLM, tokenizer: Tokenizer, data: HeldOut) -> dict[str, Measure]:
+    return {
+        "bits_per_byte": bits_per_byte(
+            model, tokenizer, data.text.held_out, precision=_precision()
+        ),
+        "answer_loss": answer_loss(
+            model, tokenizer, data.conversations, groups=data.kinds, precision=_precision()
+        ),
+    }
+
+
+def _solved(model: CausalLM, tokenizer: Tokenizer, out: Path) -> Measure:
+    problems, _ = read_problems(out / "data/problems.jsonl")
+    unseen = [p for p in problems if is_held_out(p.prompt, QUESTIONS_HELD_OUT)]
+    return solved_share(model, tokenizer, unseen[:PROBLEMS])
+
+
+def _choices(
+    model: CausalLM, tokenizer: Tokenizer, out: Path, data: HeldOut
+) -> dict[str, Measure]:
+    instructions = held_out.training_conversations(
+        [str(out / "data/sft.jsonl")], share=QUESTIONS_HELD_OUT
+    )
+    items = choice_items(
+        data.text.held_out, training=[*data.text.training, *instructions], limit=CHOICES
+    )
+    return choice_measures(model, tokenizer, items, precision=_precision())
+
+
+def _samples(stage: str, model: CausalLM, tokenizer: Tokenizer, seed: int) -> list[Sample]:
+    """Let every stage continue the same texts, and from SFT on answer the same questions."""
+    params = SamplingParams(seed=seed, max_new_tokens=60)
+    samples = [
+        Sample(stage=stage, prompt=text, text=generate(model, tokenizer, text, params=params))
+        for text in CONTINUATIONS
+    ]
+    for question in QUESTIONS:
+        asked = [{"role": "user", "content": question}]
+        answer = generate(model, tokenizer, asked, params=params)
+        samples.append(Sample(stage=stage, prompt=question, text=answer))
+    return samples

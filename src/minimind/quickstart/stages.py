@@ -1,0 +1,412 @@
+"""Data -> tokenizer -> pretrain -> SFT -> preferences -> DPO -> evaluation, each resumable.
+
+Nothing trains here: a stage is the command that a user would type, and it is printed. What is done
+is written to `stages.json`, so that a quickstart that was interrupted continues where it was.
+
+    runs/quickstart/
+      data/  tokenizer/  pretrain/  sft/  preferences.jsonl  dpo/
+      settings.json  plan.json  spent.json  stages.json  eval.json
+      report.md  report.zh-CN.md  *.png
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from minimind.errors import ConfigError
+from minimind.eval.results import Evaluation, StageRecord, Stages, read_json, write_json
+from minimind.quickstart.words import WHY, Language
+
+SHARE = {"pretrain": 0.58, "sft": 0.18, "preferences": 0.06, "dpo": 0.06, "evaluation": 0.12}
+"""Shares of the minutes that are left after data, tokenizer and plan."""
+
+PROBLEMS_PER_SECOND = 16.0
+"""Problems sampled (4 answers each) in a second by `nano` on 2 CPU cores (docs/LOG.md)."""
+
+TEXT_HELD_OUT = 0.01
+"""Share of the documents that no stage reads; bits per byte are measured on these."""
+
+QUESTIONS_HELD_OUT = 0.1
+"""Share of instructions and problems that no stage reads: by the hash of the user's words, so a
+problem is on the same side in pretraining text, SFT and DPO."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartConfig:
+    """Settings of one quickstart.
+
+    Attributes:
+        out: the folder of everything.
+        minutes: wall-clock of all stages together, installation not included.
+        model: the preset of the model's size.
+        sources: what `minimind data build --sources` is asked for.
+        vocab_size: tokens of the tokenizer; the model's is set to it.
+        seed: of every random choice.
+        steps: pretraining steps, instead of measuring this machine.
+        language: of the explanations; the report is written in both.
+    """
+
+    out: Path = Path("runs/quickstart")
+    minutes: float = 11.0
+    model: str = "nano"
+    sources: str = "embedded"
+    vocab_size: int = 6144
+    seed: int = 42
+    steps: int | None = None
+    language: Language = "zh"
+
+    def __post_init__(self) -> None:
+        if self.minutes <= 0:
+            raise ConfigError(f"--minutes {self.minutes}: must be more than 0")
+        if self.steps is not None and self.steps < 1:
+            raise ConfigError(f"--steps {self.steps}: must be at least 1")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return what must stay the same for a quickstart to be continued."""
+        plain = asdict(self)
+        return {key: plain[key] for key in ("model", "sources", "vocab_size", "seed", "steps")}
+
+
+class Quickstart:
+    """Does the stages that are not done yet."""
+
+    def __init__(self, config: QuickstartConfig, console: Console) -> None:
+        self.config, self.console, self.out = config, console, config.out
+        self.began = time.perf_counter()
+        self.stages = Stages.load(self.out / "stages.json")
+
+    def run(self) -> bool:
+        """Do every stage that is not done.
+
+        Returns:
+            True when all are done; False when a signal ended a training stage, which saved itself.
+
+        Raises:
+            ConfigError: the folder holds a quickstart with other settings.
+        """
+        work: Mapping[str, Callable[[], StageRecord | None]] = {
+            "data": self._data,
+            "tokenizer": self._tokenizer,
+            "plan": self._plan,
+            "pretrain": self._pretrain,
+            "sft": self._sft,
+            "preferences": self._preferences,
+            "dpo": self._dpo,
+            "evaluation": self._evaluation,
+        }
+        self._check_same()
+        for number, (name, do) in enumerate(work.items(), start=1):
+            if done := self.stages.get(name):
+                self._say(f"{number}/{len(work)} {name}: done earlier in {done.seconds:.0f} s")
+                continue
+            self.console.rule(f"[bold]{number}/{len(work)} {name}", align="left")
+            self.console.print(WHY[name][self.config.language], style="italic", highlight=False)
+            started = time.perf_counter()
+            try:
+                record = do()
+            finally:
+                seconds = self._spend(name, time.perf_counter() - started)
+            if record is None:
+                return False
+            self.stages = self.stages.adding(replace(record, seconds=seconds))
+            self.stages.save(self.out / "stages.json")
+        return True
+
+    # ------------------------------------------------------------ the stages
+
+    def _data(self) -> StageRecord:
+        from minimind.data.build import build
+        from minimind.data.ledger import read_ledger
+
+        self._command("data", "build", "--sources", self.config.sources, "--out", self._at("data"))
+        with self._progress("sources") as advance:
+            build(
+                [self.config.sources],
+                self._at("data"),
+                on_progress=lambda source, state: advance(f"{source.name}: {state}"),
+            )
+        entries = read_ledger(self._at("data"))
+        texts = [entry for entry in entries if entry.kind == "pretrain"]
+        details = {
+            "documents": sum(entry.documents for entry in texts),
+            "hanzi": sum(entry.hanzi for entry in texts),
+            "bytes": sum(entry.bytes for entry in texts),
+            "instructions": sum(entry.documents for entry in entries if entry.kind == "sft"),
+        }
+        return self._done("data", details)
+
+    def _tokenizer(self) -> StageRecord:
+        from minimind.eval.held_out import split_text
+        from minimind.tokenizer import train_tokenizer
+
+        self._command(
+            "tokenizer", "train", self._at("data/pretrain"),
+            "--vocab-size", self.config.vocab_size, "--out", self._at("tokenizer"),
+        )  # fmt: skip
+        split = split_text([str(self._at("data/pretrain"))], share=TEXT_HELD_OUT)
+        tokenizer = train_tokenizer(
+            split.training,
+            vocab_size=self.config.vocab_size,
+            progress=self._say if self.console.is_terminal else None,
+        )
+        tokenizer.save(self._at("tokenizer"))
+        texts = [document.text for document in split.held_out]
+        tokens = sum(map(len, tokenizer.encode_batch(texts)))
+        details = {
+            "vocabulary": tokenizer.vocab_size,
+            "characters per token": round(sum(map(len, texts)) / tokens, 3),
+        }
+        return self._done("tokenizer", details)
+
+    def _plan(self) -> StageRecord:
+        """Time real steps (they fill torch.compile's cache too) and divide what time is left."""
+        if self.config.steps is None:
+            rate, step_seconds = self._measured()
+            left = max(30.0, self.config.minutes * 60 - self._spent_so_far())
+            steps = max(20, int(left * SHARE["pretrain"] / step_seconds))
+            sft_steps = max(10, int(left * SHARE["sft"] / step_seconds))
+            problems = max(60, int(left * SHARE["preferences"] * PROBLEMS_PER_SECOND))
+        else:
+            rate, steps, sft_steps, problems = 0, self.config.steps, self.config.steps, 60
+        details = {
+            "tokens per second": round(rate),
+            "pretrain steps": steps,
+            "sft steps": sft_steps,
+            "problems": problems,
+        }
+        write_json(self._at("plan.json"), details)
+        return self._done("plan", details)
+
+    def _pretrain(self) -> StageRecord | None:
+        steps = read_json(self._at("plan.json"))["pretrain steps"]
+        return self._train("pretrain", ("pretrain", self.config.model), [
+            *self._pretrain_flags(), "--train.steps", steps,
+        ])  # fmt: skip
+
+    def _sft(self) -> StageRecord | None:
+        steps = read_json(self._at("plan.json"))["sft steps"]
+        return self._train("sft", ("sft",), [
+            "--init.checkpoint", self._at("pretrain"),
+            "--data.train", self._at("data/sft.jsonl"),
+            "--data.validation-share", QUESTIONS_HELD_OUT,
+            "--train.batch-rows", 16,
+            "--train.steps", steps,
+        ])  # fmt: skip
+
+    def _preferences(self) -> StageRecord:
+        from minimind import checkpoint
+        from minimind.data.document import is_held_out
+        from minimind.train.preferences import (
+            PreferenceConfig,
+            make_preferences,
+            read_problems,
+            write_preferences,
+        )
+
+        limit = read_json(self._at("plan.json"))["problems"]
+        out = self._at("preferences.jsonl")
+        settings = PreferenceConfig(
+            limit=limit, held_out_share=QUESTIONS_HELD_OUT, seed=self.config.seed
+        )
+        self._command(
+            "data", "preferences", self._at("sft"), "--problems", self._at("data/problems.jsonl"),
+            "--out", out, "--limit", limit, "--held-out-share", QUESTIONS_HELD_OUT,
+        )  # fmt: skip
+        model, tokenizer = checkpoint.load(self._at("sft"))
+        problems, _ = read_problems(self._at("data/problems.jsonl"))
+        # The held-out ones first, so that a small limit leaves enough to measure on.
+        problems.sort(key=lambda problem: not is_held_out(problem.prompt, QUESTIONS_HELD_OUT))
+        with self._progress("answers", total=min(limit, len(problems)) * settings.samples) as go:
+            made = make_preferences(
+                model, tokenizer, problems=problems, config=settings, on_answer=lambda _: go("")
+            )
+        write_preferences(made, out, checkpoint=str(self._at("sft")), config=settings)
+        return self._done("preferences", {"pairs": len(made.rows), **made.counts})
+
+    def _dpo(self) -> StageRecord | None:
+        return self._train("dpo", ("dpo",), [
+            "--init.checkpoint", self._at("sft"),
+            "--data.train", self._at("preferences.jsonl"),
+            "--data.validation-share", QUESTIONS_HELD_OUT,
+            # Rows of every length would be compiled again and again: not worth it for seconds.
+            "--train.compile", "False",
+        ])  # fmt: skip
+
+    def _evaluation(self) -> StageRecord:
+        from minimind.quickstart.evaluation import evaluate
+
+        evaluation = evaluate(self.out, say=self._say, seed=self.config.seed)
+        evaluation.save(self._at("eval.json"))
+        self._fill_in_figures(evaluation)
+        return self._done("evaluation", {"measures": sum(map(len, evaluation.results.values()))})
+
+    # ------------------------------------------------------------ training
+
+    def _train(
+        self, name: str, presets: tuple[str, ...], flags: list[object]
+    ) -> StageRecord | None:
+        """Run or continue one training stage; None when a signal ended it."""
+        from minimind.settings import load_run_config
+        from minimind.train.metrics import read_metrics
+        from minimind.train.run import run
+
+        words = [*map(str, flags), "--name", name, "--out", str(self.out)]
+        words += ["--seed", str(self.config.seed)]
+        resume = (self._at(name) / "run.toml").exists()
+        self._command("train", *presets, *words, *(["--resume"] if resume else []))
+        result = run(load_run_config(list(presets), words), resume=resume, console=self.console)
+        if result.stopped_by is not None:
+            return None
+        lines = [line for line in read_metrics(self._at(name) / "metrics.jsonl") if "loss" in line]
+        last = lines[-1]
+        return StageRecord(
+            name=name, seconds=0, tokens=int(last["tokens"]), steps=int(last["step"]),
+            figure="training loss", before=lines[0]["loss"], after=last["loss"],
+        )  # fmt: skip
+
+    def _pretrain_flags(self) -> list[object]:
+        return [
+            "--model.vocab-size", self.config.vocab_size,
+            "--init.tokenizer", self._at("tokenizer"),
+            "--data.train", self._at("data/pretrain"),
+            "--data.validation-share", TEXT_HELD_OUT,
+        ]  # fmt: skip
+
+    def _measured(self) -> tuple[float, float]:
+        """Return tokens per second and seconds per step of a few real pretraining steps."""
+        from statistics import median
+
+        from minimind.settings import load_run_config
+        from minimind.train.metrics import read_metrics
+        from minimind.train.run import run
+
+        trial = self.out / ".trial"
+        shutil.rmtree(trial, ignore_errors=True)
+        flags = [*self._pretrain_flags(), "--train.steps", 14, "--log.every", 1,
+                 "--log.validate-rows", 16, "--name", trial.name, "--out", self.out]  # fmt: skip
+        config = load_run_config(["pretrain", self.config.model], list(map(str, flags)))
+        result = run(config, console=Console(quiet=True))
+        if result.stopped_by is not None:
+            raise KeyboardInterrupt
+        lines = [r for r in read_metrics(trial / "metrics.jsonl") if "tokens_per_second" in r]
+        shutil.rmtree(trial)
+        rate = median(line["tokens_per_second"] for line in lines[4:])
+        return rate, config.train.batch_rows * config.data.sequence_length / rate
+
+    # ------------------------------------------------------------ bookkeeping
+
+    def _check_same(self) -> None:
+        path = self._at("settings.json")
+        if not path.exists():
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_json(path, self.config.identity)
+            self.stages = self._described()
+            return
+        for key, then in read_json(path).items():
+            now = self.config.identity.get(key)
+            if now != then:
+                raise ConfigError(
+                    f"{self.out} holds a quickstart with --{key.replace('_', '-')} {then}, not "
+                    f"{now}. Continue it with the same settings, give another --out, or --fresh"
+                )
+
+    def _described(self) -> Stages:
+        import torch
+
+        from minimind.model import CausalLM
+        from minimind.settings import load_model_config
+
+        shape = replace(load_model_config(self.config.model), vocab_size=self.config.vocab_size)
+        with torch.device("meta"):
+            parameters = sum(weight.numel() for weight in CausalLM(shape).parameters())
+        repeat = f"minimind quickstart --out {self.out} --seed {self.config.seed} --fresh"
+        return Stages(
+            preset=self.config.model,
+            device=f"cpu ({os.cpu_count()} cores)",
+            torch=torch.__version__,
+            seed=self.config.seed,
+            parameters=parameters,
+            started=datetime.now().astimezone().isoformat(timespec="seconds"),
+            commands={
+                "chat": f"minimind chat {self.out}/dpo",
+                "repeat": repeat,
+                "bigger": "minimind train pretrain 64m --data.train YOUR.jsonl --train.tokens 1_300_000_000",
+            },
+        )
+
+    def _fill_in_figures(self, evaluation: Evaluation) -> None:
+        """Give the training stages the held-out figures that they are about."""
+        for name, figure, before, after in (
+            ("pretrain", "bits_per_byte", "start", "pretrain"),
+            ("sft", "answer_loss", "pretrain", "sft"),
+            ("dpo", "dpo_loss", "sft", "dpo"),
+        ):
+            record = self.stages.get(name)
+            was, now = evaluation.get(before, figure), evaluation.get(after, figure)
+            if record and was and now:
+                record = replace(record, figure=figure, before=was.value, after=now.value)
+                self.stages = self.stages.adding(record)
+
+    def _at(self, name: str) -> Path:
+        return self.out / name
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, style="dim", highlight=False, markup=False)
+
+    def _command(self, *words: object) -> None:
+        line = shlex.join(["minimind", *map(str, words)])
+        self.console.print(f"$ {line}", style="cyan", highlight=False, markup=False, soft_wrap=True)
+
+    def _done(self, name: str, details: Mapping[str, float | str]) -> StageRecord:
+        shown = (f"{k} {v:,}" if not isinstance(v, str) else f"{k} {v}" for k, v in details.items())
+        self._say(" · ".join(shown))
+        return StageRecord(name=name, seconds=0, details=details)
+
+    def _spend(self, name: str, seconds: float) -> float:
+        """Add to the wall-clock of a stage, interrupted tries included; return its sum."""
+        path = self._at("spent.json")
+        spent = read_json(path) if path.exists() else {}
+        spent[name] = spent.get(name, 0.0) + seconds
+        write_json(path, spent)
+        return spent[name]
+
+    def _spent_so_far(self) -> float:
+        path = self._at("spent.json")
+        earlier = sum(read_json(path).values()) if path.exists() else 0.0
+        return max(earlier, time.perf_counter() - self.began)
+
+    def _progress(self, what: str, *, total: int | None = None) -> Any:
+        return _Bar(self.console, what, total)
+
+
+class _Bar:
+    """A progress bar as a context manager; entering it gives the function that moves it on."""
+
+    def __init__(self, console: Console, what: str, total: int | None) -> None:
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeRemainingColumn(), console=console, transient=True,
+        )  # fmt: skip
+        self.task = self.bar.add_task(what, total=total)
+
+    def __enter__(self) -> Callable[[str], None]:
+        self.bar.start()
+        return self._advance
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def _advance(self, text: str) -> None:
+        self.bar.update(self.task, advance=1, **({"description": text} if text else {}))

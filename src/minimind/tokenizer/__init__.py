@@ -1,0 +1,14 @@
+"""Text to token ids and back; conversations to ids with their loss mask; training a vocabulary."""
+
+from minimind.tokenizer.chat import SPECIAL_TOKENS, Message, Rendered
+from minimind.tokenizer.tokenizer import StreamDecoder, Tokenizer
+from minimind.tokenizer.train import train_tokenizer
+
+__all__ = [
+    "SPECIAL_TOKENS",
+    "Message",
+    "Rendered",
+    "StreamDecoder",
+    "Tokenizer",
+    "train_tokenizer",
+]

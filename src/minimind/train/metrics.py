@@ -1,0 +1,59 @@
+"""metrics.jsonl: one line of figures a logged step, the record that reports are made from."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from minimind.train.trackers import Tracker
+
+
+class MetricsLog:
+    """Appends lines to RUN/metrics.jsonl and sends the same figures to a tracker.
+
+    Args:
+        path: the file; its folder exists.
+        tracker: from `make_tracker`.
+    """
+
+    def __init__(self, path: Path, *, tracker: Tracker | None = None) -> None:
+        self.path = path
+        self._tracker = tracker
+
+    def write(self, figures: dict[str, float | int | None], *, step: int) -> None:
+        """Append one line; NaN and infinity become null, because JSON has neither."""
+        clean = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in figures.items()
+        }
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **clean}) + "\n")
+        if self._tracker is not None:
+            numbers = {name: float(value) for name, value in clean.items() if value is not None}
+            self._tracker.log(numbers, step=step)
+
+    def cut_after(self, step: int) -> None:
+        """Drop lines past `step` and a last line that was cut in half, before a resume."""
+        if not self.path.exists():
+            return
+        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
+        partial = self.path.with_name(self.path.name + ".tmp")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        partial.replace(self.path)
+
+    def finish(self) -> None:
+        """Let the tracker write out what it holds."""
+        if self._tracker is not None:
+            self._tracker.finish()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Return the lines of a metrics.jsonl; one that a killed run left in half is left out."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return lines

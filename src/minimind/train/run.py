@@ -1,0 +1,321 @@
+"""The composition root: a `RunConfig` becomes a tokenizer, a model, an objective, a trainer.
+
+    RUN/run.toml          the resolved configuration
+    RUN/checkpoints/      step-000200/ ..., best.json
+    RUN/metrics.jsonl     a line a logged step      RUN/samples.txt    what the model said
+    RUN/ledger.json       which data, which licence RUN/rejects.jsonl  rows that could not be used
+
+No stage has code here: a stage is a preset.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from minimind import checkpoint
+from minimind.checkpoint.files import write_atomically
+from minimind.config import RunConfig, TrainConfig
+from minimind.data import Loader, make_loader, validation_batches
+from minimind.data.files import data_files
+from minimind.errors import ConfigError, DataError
+from minimind.inference.api import generate
+from minimind.inference.sampling import SamplingParams
+from minimind.model import CausalLM
+from minimind.settings import dump_run_config
+from minimind.tokenizer import Tokenizer
+from minimind.train import hooks
+from minimind.train.device import peak_flops, pick_device
+from minimind.train.distributed import World
+from minimind.train.metrics import MetricsLog
+from minimind.train.optim import build_optimizer
+from minimind.train.provenance import RunLedger
+from minimind.train.resume import check_new, check_same_run, with_shape
+from minimind.train.rng import seed_all
+from minimind.train.schedule import build_schedule
+from minimind.train.start import build_objective, model_and_tokenizer, origin_record, pin_origins
+from minimind.train.trackers import make_tracker
+from minimind.train.trainer import StepReport, Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a run left.
+
+    Attributes:
+        directory: RUN.
+        last: report of the last step done in this process; None if there was nothing left to do.
+        stopped_by: number of the signal that ended it, or None.
+    """
+
+    directory: Path
+    last: StepReport | None
+    stopped_by: int | None = None
+
+
+def run(config: RunConfig, *, resume: bool = False, console: Console | None = None) -> RunResult:
+    """Train as `config` says and leave checkpoints.
+
+    Args:
+        config: from `load_run_config`.
+        resume: continue the run in `out`/`name` from its newest whole checkpoint, exactly; without
+            one, start from the beginning.
+        console: where progress is shown; None: nowhere.
+
+    Raises:
+        UserError: settings, data, tokenizer or checkpoint are wrong; nothing was trained.
+        TrainingDiverged: the loss was not finite for too long.
+    """
+    world = World.from_env(device=config.train.device)
+    shown = console if console is not None and world.is_main else Console(quiet=True)
+    try:
+        return _run(config, resume=resume, console=shown, world=world)
+    finally:
+        world.leave()
+
+
+def _run(config: RunConfig, *, resume: bool, console: Console, world: World) -> RunResult:
+    directory = Path(config.out) / config.name
+    stored = directory / "run.toml"
+    if not resume:
+        check_new(directory)
+    config = pin_origins(config, stored if resume and stored.exists() else None)
+    from_step = _newest(directory) if resume else None
+    _prepare_process(config)
+    device = pick_device(config.train)
+
+    model, tokenizer = model_and_tokenizer(config, resumed=from_step)
+    config = with_shape(config, model.config) if config.init.checkpoint else config
+    if resume and stored.exists():
+        check_same_run(config, stored)
+    _check_length(config)
+    model.to(device).set_attention(config.train.attention)
+    objective = build_objective(config, tokenizer, device=device)
+    files = [path for path, _ in data_files(config.data, "train")]
+    loader = make_loader(
+        config.data,
+        tokenizer,
+        batch_rows=config.train.batch_rows,
+        micro_batch_rows=config.train.micro_batch_rows,
+        seed=config.seed,
+        rank=world.rank,
+        world_size=world.size,
+        rejects=directory / "rejects.jsonl" if world.is_main else None,
+    )
+    steps = count_steps(config, loader)
+    ledger = RunLedger(
+        directory / "ledger.json", files=files, origin=origin_record(config, tokenizer)
+    )
+    if from_step is not None:
+        ledger.check_unchanged()
+    trainer = Trainer(
+        model=model,
+        objective=objective,
+        optimizer=build_optimizer(model, config.optim),
+        schedule=build_schedule(config.optim, steps=steps),
+        config=_compilable(config.train, device, console=console),
+        steps=steps,
+        loader=loader,
+        clip_grad_norm=config.optim.clip_grad_norm,
+        world=world,
+    )
+    if from_step is not None:
+        trainer.load_state_dict(checkpoint.load_trainer_state(from_step))
+        trainer.last_checkpoint = from_step
+    if not world.is_main:
+        trainer.fit()
+        return RunResult(directory=directory, last=None, stopped_by=trainer.stopped_by)
+
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomically(stored, dump_run_config(config))
+    ledger.record(used=loader.counts)
+    metrics = MetricsLog(
+        directory / "metrics.jsonl",
+        tracker=make_tracker(
+            config.log.tracker,
+            name=config.name,
+            directory=directory,
+            settings=dataclasses.asdict(config),
+        ),
+    )
+    metrics.cut_after(trainer.step)
+    _cut_samples(directory / "samples.txt", trainer.step)
+    trainer.hooks = _hooks(
+        config, model, tokenizer, directory, metrics=metrics, ledger=ledger, console=console
+    )
+    try:
+        last = trainer.fit()
+    finally:
+        metrics.finish()
+    return RunResult(directory=directory, last=last, stopped_by=trainer.stopped_by)
+
+
+def _newest(directory: Path) -> Path | None:
+    """Return the newest whole checkpoint of a run, or None if none was saved yet."""
+    if not checkpoint.list_checkpoints(directory):
+        return None
+    return checkpoint.resolve(directory, trainer_state=True)
+
+
+def _prepare_process(config: RunConfig) -> None:
+    seed_all(config.seed)
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
+    if torch.are_deterministic_algorithms_enabled() != config.train.deterministic:
+        torch.use_deterministic_algorithms(config.train.deterministic)  # imports inductor: 1 s
+
+
+def _check_length(config: RunConfig) -> None:
+    scaling, context = config.model.rope_scaling, config.model.max_position_embeddings
+    if scaling is not None:  # dynamic keeps the trained length in max_position_embeddings
+        context = max(context, round(scaling.original_max_position_embeddings * scaling.factor))
+    if config.data.sequence_length > context:
+        raise ConfigError(
+            f"data.sequence_length = {config.data.sequence_length} is longer than the model's "
+            f"context of {context}: set --data.sequence-length {context}, or stretch the context "
+            "with --init.rope-scaling.rope-type yarn --init.rope-scaling.factor 4"
+        )
+
+
+def _compilable(train: TrainConfig, device: torch.device, *, console: Console) -> TrainConfig:
+    """Switch `torch.compile` off where the compiler that it needs is missing."""
+    compilers = ("cl",) if sys.platform == "win32" else ("g++", "clang++", "c++")
+    if not train.compile or device.type == "mps" or any(map(shutil.which, compilers)):
+        return train
+    console.print(
+        f"train.compile is off: no C++ compiler here ({', '.join(compilers)})", markup=False
+    )
+    return dataclasses.replace(train, compile=False)
+
+
+def count_steps(config: RunConfig, loader: Loader) -> int:
+    """Return the optimizer steps of a run: `steps`, or else `tokens`, or else `epochs`.
+
+    Raises:
+        ConfigError: none of the three is set.
+        DataError: there is not one row.
+    """
+    train = config.train
+    rows_per_pair = 2 if config.data.kind == "preference" else 1
+    if train.steps is not None:
+        steps = train.steps
+    elif train.tokens is not None:
+        slots = train.batch_rows * rows_per_pair * config.data.sequence_length
+        steps = math.ceil(train.tokens / slots)
+    elif train.epochs is not None:
+        steps = math.ceil(train.epochs * loader.rows_per_epoch() / train.batch_rows)
+    else:
+        raise ConfigError("how long? Set --train.steps, --train.tokens or --train.epochs")
+    if steps < 1:
+        raise DataError(
+            f"there is nothing to train on: {', '.join(config.data.train)} gives "
+            f"{loader.rows_per_epoch()} rows and {steps} steps"
+        )
+    return steps
+
+
+def _hooks(
+    config: RunConfig,
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    directory: Path,
+    *,
+    metrics: MetricsLog,
+    ledger: RunLedger,
+    console: Console,
+) -> list[Callable[[Trainer, StepReport], None]]:
+    validation = _validation(config, tokenizer, metrics=metrics, console=console)
+
+    def save(trainer: Trainer) -> Path:
+        loader = trainer.loader
+        assert isinstance(loader, Loader)
+        ledger.record(used=loader.counts)
+        return checkpoint.save(
+            checkpoint.checkpoint_path(directory, trainer.step),
+            model=trainer.model,
+            tokenizer=tokenizer,
+            run=config,
+            trainer_state=trainer.state_dict(),
+            base=config.init.checkpoint if config.lora is not None else None,
+        )
+
+    return [
+        hooks.Log(
+            metrics,
+            every=config.log.every,
+            console=console,
+            peak_flops=peak_flops(pick_device(config.train)),
+            label=config.name,
+        ),
+        *([validation] if validation else []),
+        hooks.Sample(
+            _sampler(config, model, tokenizer),
+            prompts=config.log.prompts,
+            every=config.log.sample_every,
+            path=directory / "samples.txt",
+        ),
+        hooks.Save(
+            save,
+            run=directory,
+            config=config.save,
+            validation=validation,
+        ),
+    ]
+
+
+def _validation(
+    config: RunConfig, tokenizer: Tokenizer, *, metrics: MetricsLog, console: Console
+) -> hooks.Validate | None:
+    """Return the hook that measures held-out rows, or None where the data leaves none."""
+    batches = validation_batches(
+        config.data,
+        tokenizer,
+        rows=config.log.validate_rows,
+        micro_batch_rows=config.train.micro_batch_rows,
+    )
+    if not batches:
+        console.print(
+            "no validation: no document fell into the held-out share "
+            f"(data.validation_share = {config.data.validation_share}); name held-out files with "
+            "--data.validation, or raise the share",
+            markup=False,
+        )
+        return None
+    in_nats = config.objective.kind == "next-token"
+    return hooks.Validate(
+        batches,
+        every=config.log.validate_every,
+        metrics=metrics,
+        console=console,
+        byte_lengths=hooks.token_byte_lengths(tokenizer) if in_nats else None,
+    )
+
+
+def _sampler(config: RunConfig, model: CausalLM, tokenizer: Tokenizer) -> Callable[[str], str]:
+    """Return prompt -> what the model says: it continues a text, or answers a user."""
+    params = SamplingParams(seed=config.seed, max_new_tokens=64)
+
+    def say(prompt: str) -> str:
+        asked = prompt if config.data.kind == "text" else [{"role": "user", "content": prompt}]
+        return generate(model, tokenizer, asked, params=params)
+
+    return say
+
+
+def _cut_samples(path: Path, step: int) -> None:
+    """Drop what was sampled past `step`, before a resume."""
+    if not path.exists():
+        return
+    text = path.read_text(encoding="utf-8")
+    parts = re.split(r"^(?=## step \d+$)", text, flags=re.MULTILINE)
+    kept = [part for part in parts if not part or int(part.split(maxsplit=3)[2]) <= step]
+    write_atomically(path, "".join(kept))

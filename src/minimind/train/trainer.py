@@ -1,0 +1,332 @@
+"""The loop. A stage differs in its batches and its objective, never here.
+
+One step: every micro-batch's summed loss is backpropagated; gradients are summed over the ranks;
+then one pass divides them by the total count and clips them; then the update.
+Between steps run hooks: log, validate, sample, save.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from minimind.config import TrainConfig
+from minimind.data.batch import Batch
+from minimind.errors import TrainingDiverged
+from minimind.model import CausalLM
+from minimind.train.device import AUTOCAST_DTYPE, pick_precision
+from minimind.train.distributed import World
+from minimind.train.objective import Loss, Objective
+from minimind.train.optim import Optimizer
+from minimind.train.rng import rng_state, set_rng_state
+from minimind.train.schedule import Schedule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """What one optimizer step did.
+
+    Attributes:
+        step: number of this step, from 1.
+        loss: mean over what the objective counts; NaN if it was not finite.
+        tokens: slots in the step over all ranks, padding included.
+        learnt_tokens: those that carry a label.
+        grad_norm: before clipping.
+        lr: learning rate of the optimizer's first part.
+        seconds: wall-clock of the step with its data, without the hooks.
+        skipped: the weights did not change: loss or gradient not finite, or nothing to learn.
+        metrics: the objective's metrics, divided by the same count as the loss.
+    """
+
+    step: int
+    loss: float
+    tokens: int
+    learnt_tokens: int
+    grad_norm: float
+    lr: float
+    seconds: float
+    skipped: bool = False
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Loader(Protocol):
+    """Yields the micro-batches of one step at a time, and remembers where it is."""
+
+    def __iter__(self) -> Iterator[list[Batch]]: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position after the last step that was yielded."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()`."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Counters:
+    """What a run adds up over its whole life, resumes included."""
+
+    tokens: int = 0
+    learnt_tokens: int = 0
+    seconds: float = 0.0
+    skipped_steps: int = 0
+
+
+class Trainer:
+    """Trains `model` on `objective`; see `fit`.
+
+    Args:
+        model: on its device, weights in fp32; what requires a gradient is trained.
+        objective: maps the model and a micro-batch to sums.
+        optimizer: from `build_optimizer`.
+        schedule: step -> factor of the peak learning rate.
+        config: precision, compilation, gradient checkpointing, patience with bad steps.
+        steps: the run ends after this many optimizer steps in all.
+        loader: micro-batches of each step. None: call `train_step` yourself.
+        hooks: called in order after every step, on the main rank only.
+        clip_grad_norm: larger gradients are scaled down to this norm; infinity never clips.
+        world: the processes that share each step.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: CausalLM,
+        objective: Objective,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        config: TrainConfig,
+        steps: int,
+        loader: Loader | None = None,
+        hooks: Sequence[Hook] = (),
+        clip_grad_norm: float = 1.0,
+        world: World | None = None,
+    ) -> None:
+        self.model, self.objective, self.optimizer = model, objective, optimizer
+        self.schedule, self.config, self.steps = schedule, config, steps
+        self.loader, self.hooks = loader, list(hooks)
+        self.clip_grad_norm = clip_grad_norm
+        self.world = world or World()
+        self.device = next(model.parameters()).device
+        self.precision = pick_precision(config, self.device)
+        # A summed loss is already thousands of times a mean one, so a small first scale does.
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, init_scale=2.0**6, enabled=self.precision == "fp16"
+        )
+        self.step = 0
+        self.counters = Counters()
+        self.last_checkpoint: Path | None = None
+        self.ending = False
+        self._bad_in_a_row = 0
+        self._stop_signal: int | None = None
+        model.set_gradient_checkpointing(config.gradient_checkpointing)
+        self._loss: Callable[[CausalLM, Batch], Loss] = (
+            torch.compile(objective) if config.compile else objective
+        )
+
+    def fit(self) -> StepReport | None:
+        """Train until `steps`, the end of the data, or SIGINT/SIGTERM.
+
+        A signal lets the current step finish and the hooks see `ending`, so that the run is saved;
+        a second signal aborts at once. Hooks are called a last time with `ending` set.
+
+        Returns:
+            The last step's report; None if there was nothing to do.
+
+        Raises:
+            TrainingDiverged: `max_bad_steps` non-finite steps in a row.
+        """
+        assert self.loader is not None, "fit() needs a loader; train_step() doesn't"
+        report = None
+        if self.step >= self.steps:
+            return None
+        with self._graceful_signals():
+            started = time.perf_counter()
+            for micro_batches in self.loader:
+                report = self.train_step(micro_batches, started=started)
+                self.ending = self.ending or self.step >= self.steps
+                self._run_hooks(report)
+                if self.ending:
+                    return report
+                started = time.perf_counter()
+            # The data ended before the step budget did.
+            self.ending = True
+            if report is not None:
+                self._run_hooks(report)
+        return report
+
+    def train_step(
+        self, micro_batches: Sequence[Batch], *, started: float | None = None
+    ) -> StepReport:
+        """Do one optimizer step over `micro_batches` (this rank's share).
+
+        Args:
+            micro_batches: any split of the step's rows gives the same step.
+            started: `time.perf_counter()` from when the step's time counts.
+        """
+        started = time.perf_counter() if started is None else started
+        self.model.train()
+        self.optimizer.zero_grad()
+        self.optimizer.set_lr_factor(self.schedule(self.step))
+        sums = self._backward(micro_batches)
+        self.world.sum_gradients(self.optimizer.parameters)
+        for part in self.optimizer.parts:
+            self.scaler.unscale_(part)
+        totals, norm = self._to_host(sums, self._gradient_norm())
+        totals |= {
+            "tokens": float(sum(batch.input_ids.numel() for batch in micro_batches)),
+            "learnt_tokens": float(sum(batch.learnt_tokens for batch in micro_batches)),
+            "stop": float(self._stop_signal is not None),
+        }
+        totals = self.world.sum_values(totals)
+        self.ending = totals.pop("stop") > 0
+        tokens, learnt = int(totals.pop("tokens")), int(totals.pop("learnt_tokens"))
+        count = totals.pop("count")
+        means = {name: total / max(count, 1.0) for name, total in totals.items()}
+        norm /= max(count, 1.0)
+        skipped = not self._update(count, loss=means["loss"], norm=norm)
+        self.step += 1
+        seconds = time.perf_counter() - started
+        self.counters.tokens += tokens
+        self.counters.learnt_tokens += learnt
+        self.counters.seconds += seconds
+        self._check_divergence(bad=skipped and count > 0)
+        return StepReport(
+            step=self.step,
+            loss=means.pop("loss"),
+            tokens=tokens,
+            learnt_tokens=learnt,
+            grad_norm=norm,
+            lr=self.optimizer.lr,
+            seconds=seconds,
+            skipped=skipped,
+            metrics=means,
+        )
+
+    def autocast(self) -> torch.autocast:
+        """Return the mixed-precision context of this run, for hooks that run the model too."""
+        dtype = AUTOCAST_DTYPE.get(self.precision)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that an exact resume needs beside the weights (builtins and tensors only)."""
+        return {
+            "step": self.step,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rng": rng_state(),
+            "loader": self.loader.state_dict() if self.loader is not None else {},
+            "counters": {
+                name: getattr(self.counters, name) for name in Counters.__dataclass_fields__
+            },
+            "bad_in_a_row": self._bad_in_a_row,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()`; the weights are loaded into the model beforehand."""
+        self.step = state["step"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        if self.loader is not None:
+            self.loader.load_state_dict(state["loader"])
+        self.counters = Counters(**state["counters"])
+        self._bad_in_a_row = state["bad_in_a_row"]
+        set_rng_state(state["rng"])
+
+    def _backward(self, micro_batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """Add up the gradients and the sums of the micro-batches, on the device."""
+        zero = torch.zeros((), device=self.device)
+        sums: dict[str, Tensor] = {"loss": zero, "count": zero}
+        for batch in micro_batches:
+            with self.autocast():
+                loss = self._loss(self.model, batch.to(self.device))
+            self.scaler.scale(loss.sum).backward()
+            parts = {"loss": loss.sum.detach(), "count": loss.count, **loss.metrics}
+            for name, value in parts.items():
+                sums[name] = sums.get(name, zero) + value
+        return sums
+
+    def _gradient_norm(self) -> Tensor:
+        gradients = [p.grad for p in self.optimizer.parameters if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients).to(self.device)
+
+    def _to_host(self, sums: dict[str, Tensor], norm: Tensor) -> tuple[dict[str, float], float]:
+        """Read everything in one transfer: the only time in a step that the host waits."""
+        *values, norm_value = torch.stack(
+            [value.float() for value in (*sums.values(), norm)]
+        ).tolist()
+        return dict(zip(sums, values, strict=True)), norm_value
+
+    def _update(self, count: float, *, loss: float, norm: float) -> bool:
+        """Divide, clip and update; return False if the step had to be skipped."""
+        good = count > 0 and math.isfinite(loss) and math.isfinite(norm)
+        if good:
+            clip = min(1.0, self.clip_grad_norm / (norm + 1e-6))
+            gradients = [p.grad for p in self.optimizer.parameters if p.grad is not None]
+            for gradient in gradients:
+                gradient.mul_(clip / count)
+            for part in self.optimizer.parts:
+                self.scaler.step(part)
+        self.scaler.update()
+        return good
+
+    def _check_divergence(self, *, bad: bool) -> None:
+        if not bad:
+            self._bad_in_a_row = 0
+            return
+        self._bad_in_a_row += 1
+        self.counters.skipped_steps += 1
+        if self._bad_in_a_row >= self.config.max_bad_steps:
+            where = self.last_checkpoint or "none was saved yet"
+            raise TrainingDiverged(
+                f"loss or gradient was not finite for {self._bad_in_a_row} steps in a row, up to "
+                f"step {self.step}. The last good checkpoint: {where}. Start again from it with a "
+                "lower --optim.lr and --optim.muon-lr, or look at the data of these steps"
+            )
+
+    def _run_hooks(self, report: StepReport) -> None:
+        if self.world.is_main:
+            for hook in self.hooks:
+                hook(self, report)
+
+    @contextmanager
+    def _graceful_signals(self) -> Iterator[None]:
+        """Note the first SIGINT or SIGTERM; let a second one do what it always does."""
+        previous: dict[int, Any] = {}
+
+        def note(number: int, _frame: FrameType | None) -> None:
+            self._stop_signal = number
+            for one, handler in previous.items():
+                signal.signal(one, handler)
+
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                previous[number] = signal.signal(number, note)
+        except ValueError:  # not in the main thread: signals go where the program sends them
+            previous.clear()
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    @property
+    def stopped_by(self) -> int | None:
+        """Return the number of the signal that ended the run, or None."""
+        return self._stop_signal
+
+
+Hook = Callable[[Trainer, StepReport], None]
+"""Called between steps; `trainer.ending` tells that no step follows."""

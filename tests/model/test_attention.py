@@ -1,0 +1,155 @@
+"""Every backend gives the same attention; boundaries and windows hold."""
+
+import sys
+import types
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model_doubles import random_ids, random_model
+
+from doubles import tiny_config
+from minimind.errors import ConfigError
+from minimind.model import BACKENDS, CausalLM
+from minimind.model.attention import Mask, attend, build_masks, choose_backend
+
+ON_CPU = [backend for backend in BACKENDS if backend != "flash"]
+PACKED = tiny_config(head_dim=16)
+WINDOWED = tiny_config(
+    head_dim=16, sliding_window=7, layer_types=("full_attention", "sliding_attention")
+)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("config", [PACKED, WINDOWED], ids=["full", "window"])
+@pytest.mark.parametrize("backend", ON_CPU)
+@torch.no_grad()
+def test_a_packed_row_equals_its_documents_alone(backend: str, config) -> None:
+    model = random_model(config)
+    model.set_attention(backend)
+    lengths, T = (9, 1, 17, 8), 40  # and five pads
+    ids = random_ids(config, 2, T)
+    documents = torch.full((2, T), -1)
+    positions = torch.zeros(2, T, dtype=torch.int64)
+    begins = [sum(lengths[:i]) for i in range(len(lengths))]
+    for number, (begin, length) in enumerate(zip(begins, lengths, strict=True)):
+        documents[:, begin : begin + length] = number
+        positions[:, begin : begin + length] = torch.arange(length)
+    packed = model(ids, position_ids=positions, document_ids=documents).logits
+    assert packed.isfinite().all()  # the pads too
+    for begin, length in zip(begins, lengths, strict=True):
+        alone = model(ids[:, begin : begin + length]).logits
+        torch.testing.assert_close(packed[:, begin : begin + length], alone, rtol=0, atol=1e-4)
+
+
+def test_padding_gives_no_nan_gradient() -> None:
+    for backend in ("sdpa", "eager"):
+        model = random_model(WINDOWED)
+        model.set_attention(backend)
+        documents = torch.full((2, 12), -1)
+        documents[0, :7] = 0  # the second row is nothing but padding
+        out = model(random_ids(WINDOWED, 2, 12), document_ids=documents).logits
+        out[documents == 0].sum().backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+@given(
+    documents=st.lists(st.integers(1, 6), min_size=1, max_size=6),
+    pads=st.integers(0, 3),
+    window=st.none() | st.integers(1, 20),
+)
+@settings(max_examples=50, deadline=None)
+def test_the_mask_is_the_rule(documents: list[int], pads: int, window: int | None) -> None:
+    row = [number for number, length in enumerate(documents) for _ in range(length)] + [-1] * pads
+    T = len(row)
+    masks = build_masks(
+        "sdpa", windows=[window], T=T, device=torch.device("cpu"),
+        document_ids_BT=torch.tensor([row]),
+    )  # fmt: skip
+    allowed = masks[window].allowed
+    assert allowed is not None
+    for query in range(T):
+        for key in range(T):
+            expected = (
+                key <= query and row[key] == row[query] and (window is None or query - key < window)
+            )
+            assert allowed[0, 0, query, key].item() is expected
+
+
+def test_masks_are_shared_by_layers_and_left_out_where_possible() -> None:
+    device = torch.device("cpu")
+    masks = build_masks("sdpa", windows=[None, 8, 100], T=50, device=device, document_ids_BT=None)
+    assert masks[None].causal
+    assert masks[None].allowed is None
+    assert masks[100] is masks[None]  # a window longer than the row
+    assert masks[8].allowed is not None
+    assert masks[8].allowed.shape == (1, 1, 50, 50)
+
+
+def test_auto_chooses_by_device_and_need() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+
+    def choose(backend: str, device: torch.device, *, blocks: bool, grad: bool = True) -> str:
+        return choose_backend(backend, device=device, needs_blocks=blocks, needs_grad=grad)
+
+    assert choose("auto", cpu, blocks=True) == "sdpa"
+    assert choose("auto", cuda, blocks=False) == "sdpa"
+    assert choose("auto", cuda, blocks=True) == "flex"
+    assert choose("flex", cpu, blocks=True, grad=False) == "flex"
+    with pytest.raises(ConfigError, match=r"'flex' has no backward pass on cpu.*attention auto"):
+        choose("flex", cpu, blocks=True)
+    with pytest.raises(ConfigError, match=r"'flash' runs on CUDA only.*cpu"):
+        choose("flash", cpu, blocks=True)
+
+
+def test_a_backend_that_is_not_there_is_refused() -> None:
+    model = CausalLM(tiny_config())
+    with pytest.raises(ConfigError, match=r"'spda'.*Did you mean 'sdpa'"):
+        model.set_attention("spda")
+    if "flash_attn" not in sys.modules:
+        with pytest.raises(ConfigError, match="pip install flash-attn"):
+            model.set_attention("flash")
+    model.set_attention("flex")
+    with pytest.raises(ConfigError, match="no backward pass"):
+        model(random_ids(model.config, 1, 8), document_ids=torch.zeros(1, 8, dtype=torch.int64))
+
+
+def flash_reference(q, k, v, *, causal, window_size, cu_seqlens_q=None, **_):
+    """flash-attn's documented contract in plain torch, so that our call of it runs on a CPU."""
+    rows = [q, k, v] if q.dim() == 3 else [x.flatten(0, 1) for x in (q, k, v)]
+    if cu_seqlens_q is None:
+        cu_seqlens_q = torch.arange(0, q.shape[0] + 1) * q.shape[1]
+    out = torch.empty_like(rows[0])
+    for begin, end in zip(cu_seqlens_q[:-1].tolist(), cu_seqlens_q[1:].tolist(), strict=True):
+        part = [x[begin:end].transpose(0, 1)[None].float() for x in rows]
+        allowed = torch.ones(end - begin, end - begin, dtype=torch.bool).tril()
+        if window_size[0] >= 0:
+            allowed &= allowed.T.tril(window_size[0]).T.triu(-window_size[0])
+        allowed = allowed[None, None]
+        attended = attend(*part, Mask("eager", allowed=allowed))
+        out[begin:end] = attended[0].transpose(0, 1).to(out.dtype)
+    return out.view_as(q)
+
+
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("with_documents", [False, True])
+def test_the_flash_call_means_what_sdpa_means(monkeypatch, window, with_documents) -> None:
+    """There is no GPU here: flash-attn's own kernels are not run, our use of its interface is."""
+    flash = types.ModuleType("flash_attn")
+    flash.flash_attn_func = flash_reference
+    flash.flash_attn_varlen_func = flash_reference
+    monkeypatch.setitem(sys.modules, "flash_attn", flash)
+    q, k, v = (torch.randn(2, heads, 20, 16).bfloat16() for heads in (4, 2, 2))
+    documents = None
+    if with_documents:
+        documents = torch.tensor([[0] * 12 + [1] * 8, [0] * 3 + [1] * 15 + [-1] * 2])
+    out = {}
+    for backend in ("flash", "sdpa"):
+        mask = build_masks(
+            backend, windows=[window], T=20, device=q.device, document_ids_BT=documents
+        )[window]
+        out[backend] = attend(q, k, v, mask).float()
+    torch.testing.assert_close(out["flash"], out["sdpa"], rtol=0, atol=0.02)
+    with pytest.raises(ConfigError, match="bf16 or fp16"):
+        attend(q.float(), k.float(), v.float(), Mask("flash"))

@@ -1,0 +1,246 @@
+"""A run that was killed and resumed is the run that was never killed, bit for bit."""
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from minimind import checkpoint
+from minimind.config import LoraConfig, OptimConfig, SaveConfig
+from minimind.errors import ConfigError, DataError
+from minimind.train.metrics import read_metrics
+from minimind.train.run import run
+from run_doubles import curve, following, run_directory, tiny_run, write_settings
+
+TRAIN = [sys.executable, "-m", "minimind", "train"]
+
+
+def start(settings: Path, *flags: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*TRAIN, str(settings), *flags],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def steps_done(directory: Path) -> int:
+    path = directory / "metrics.jsonl"
+    lines = read_metrics(path) if path.exists() else []
+    return int(lines[-1]["step"]) if lines else 0
+
+
+def is_saving(directory: Path) -> bool:
+    return any((directory / "checkpoints").glob(".step-*"))
+
+
+def kill_at(
+    process: subprocess.Popen, directory: Path, *, step: int, while_saving: bool, delay: float
+) -> bool:
+    """Kill -9 once `step` is reached; return whether a half-written checkpoint was left."""
+    deadline = time.monotonic() + 120
+    while steps_done(directory) < step and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    if while_saving:
+        while not is_saving(directory) and process.poll() is None:
+            assert time.monotonic() < deadline
+    else:
+        time.sleep(delay)
+    process.kill()
+    process.communicate()
+    return is_saving(directory)
+
+
+def weights(directory: Path) -> bytes:
+    return (checkpoint.resolve(directory) / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_and_during_saves(kills, tmp_path):
+    steps = 30 * kills
+    config = replace(
+        tiny_run(tmp_path, steps=steps), save=SaveConfig(every=5, keep_last=2, keep_best=True)
+    )
+    run(config)
+    expected, unbroken = curve(run_directory(config)), run_directory(config)
+
+    config = replace(config, name="killed")
+    settings, killed = write_settings(config, tmp_path / "killed.toml"), run_directory(config)
+    draw = random.Random(kills)
+    half_written = 0
+    for number in range(kills):
+        process = start(settings, "--resume")
+        half_written += kill_at(
+            process,
+            killed,
+            step=draw.randint(30 * number, 30 * number + 20),
+            while_saving=number % 2 == 0,
+            delay=draw.random() * 0.05,
+        )
+        assert process.returncode == -signal.SIGKILL, process.stderr
+    assert steps_done(killed) < steps
+    assert half_written >= kills // 4, "the kills during a save came too late to test anything"
+    process = start(settings, "--resume")
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+
+    assert curve(killed) == expected
+    assert weights(killed) == weights(unbroken)
+    assert not is_saving(killed)
+    assert checkpoint.best(killed).name == checkpoint.best(unbroken).name
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_resume_goes_on_from_that_very_step(number, tmp_path):
+    config = replace(tiny_run(tmp_path, steps=60), save=SaveConfig(every=0))
+    run(config)
+    expected = curve(run_directory(config))
+
+    config = replace(config, name="stopped")
+    settings, stopped = write_settings(config, tmp_path / "stopped.toml"), run_directory(config)
+    process = start(settings)
+    while steps_done(stopped) < 10:
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    saved = checkpoint.list_checkpoints(stopped)[-1]
+    assert checkpoint.step_of(saved) == steps_done(stopped) < 60
+    result = run(config, resume=True)
+    assert result.stopped_by is None
+    # The stop made a validation of its own, after its last step: a line more, no other number.
+    assert [line for line in curve(stopped) if "loss" in line] == [
+        line for line in expected if "loss" in line
+    ]
+    assert weights(stopped) == weights(run_directory(replace(config, name="run")))
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    config = tiny_run(tmp_path_factory.mktemp("pretrained"), steps=4)
+    run(config)
+    return config
+
+
+def stages(pretrained):
+    adamw = OptimConfig(kind="adamw", lr=1e-3)
+    sft = following(pretrained, kind="chat", name="sft")
+    dropout = LoraConfig(rank=4, dropout=0.2)
+    return {
+        "chat": sft,
+        "lora": replace(sft, name="lora", lora=dropout, optim=adamw),
+        "dpo": replace(
+            following(pretrained, kind="preference", name="dpo"),
+            objective=replace(sft.objective, kind="dpo"),
+            optim=adamw,
+        ),
+    }
+
+
+@pytest.mark.parametrize("stage", ["chat", "lora", "dpo"])
+def test_every_stage_resumes_exactly(stage, pretrained):
+    config = stages(pretrained)[stage]
+    directory = run_directory(config)
+    run(config)
+    expected, newest = curve(directory), checkpoint.resolve(directory)
+    files = {path.name: path.read_bytes() for path in newest.glob("*.safetensors")}
+    # What a kill between step 4 and step 8 would have left, with lines of the lost steps:
+    for path in checkpoint.list_checkpoints(directory)[1:]:
+        shutil.rmtree(path)
+    (directory / "checkpoints/best.json").unlink(missing_ok=True)
+    run(config, resume=True)
+    assert curve(directory) == expected
+    for name, content in files.items():
+        assert (newest / name).read_bytes() == content
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(tmp_path):
+    config = tiny_run(tmp_path)
+    directory = run_directory(config)
+    run(config)
+    expected, newest = curve(directory), checkpoint.resolve(directory)
+    state = newest / "trainer_state.pt"
+    state.write_bytes(state.read_bytes()[:-100])
+    with pytest.warns(checkpoint.DamagedCheckpointWarning, match=f"{state} is truncated"):
+        run(config, resume=True)
+    assert curve(directory) == expected
+    checkpoint.resolve(directory, trainer_state=True)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path):
+    config = tiny_run(tmp_path)
+    run(config)
+    expected = curve(run_directory(config))
+    shutil.rmtree(run_directory(config) / "checkpoints")
+    run(config, resume=True)
+    assert curve(run_directory(config)) == expected
+
+
+def test_a_complete_run_has_nothing_left_to_do_and_a_longer_one_goes_on(tmp_path):
+    config = tiny_run(tmp_path)
+    run(config)
+    expected = curve(run_directory(config))
+    assert run(config, resume=True).last is None
+    assert curve(run_directory(config)) == expected
+    longer = replace(config, train=replace(config.train, steps=16))
+    assert run(longer, resume=True).last.step == 16
+    assert curve(run_directory(config))[: len(expected)] == expected
+
+
+def test_samples_past_the_checkpoint_are_cut(tmp_path):
+    config = tiny_run(tmp_path)
+    config = replace(config, log=replace(config.log, sample_every=4, prompts=("春", "山水")))
+    directory = run_directory(config)
+    run(config)
+    expected = (directory / "samples.txt").read_text(encoding="utf-8")
+    assert expected.count("## step") == 3
+    shutil.rmtree(checkpoint.resolve(directory))
+    run(config, resume=True)
+    assert (directory / "samples.txt").read_text(encoding="utf-8") == expected
+
+
+def test_other_settings_are_listed_and_refused(tmp_path):
+    config = tiny_run(tmp_path)
+    run(config)
+    other = replace(config, seed=1, optim=replace(config.optim, lr=0.5))
+    with pytest.raises(ConfigError) as raised:
+        run(other, resume=True)
+    message = str(raised.value)
+    assert "optim.lr: was 0.003, now 0.5" in message
+    assert "seed: was 42, now 1" in message
+    assert "run.toml --resume" in message
+    free = replace(config, save=SaveConfig(every=7), log=replace(config.log, every=3))
+    run(free, resume=True)
+
+
+def test_other_data_is_refused(tmp_path):
+    config = tiny_run(tmp_path)
+    run(config)
+    data = Path(config.data.train[0])
+    text = data.read_text(encoding="utf-8")
+    data.write_text(text.replace("春", "秋"), encoding="utf-8")  # as many bytes as before
+    with pytest.raises(DataError, match=rf"{data} changed since the run began"):
+        run(config, resume=True)
+
+
+def test_resume_takes_the_start_that_the_run_began_with(pretrained):
+    """`init.checkpoint` may be a run that went on meanwhile: its newest is another one now."""
+    longer = replace(pretrained, name="base", train=replace(pretrained.train, steps=8))
+    run(longer)
+    config = replace(
+        following(longer, kind="preference", name="pinned"),
+        objective=replace(longer.objective, kind="dpo"),
+    )
+    run(config)
+    expected = curve(run_directory(config))
+    run(replace(longer, train=replace(longer.train, steps=12)), resume=True)
+    shutil.rmtree(checkpoint.resolve(run_directory(config)))
+    run(config, resume=True)
+    assert curve(run_directory(config)) == expected
