@@ -87,7 +87,7 @@ def plot(curves: dict[str, dict[int, float]], *, trained: int, path: Path) -> No
     axes.set(xscale="log", yscale="log", xlabel="tokens read", ylabel="perplexity of the last ones")
     lengths = list(next(iter(curves.values())))
     axes.set_xticks(lengths, [str(length) for length in lengths])
-    axes.minorticks_off()
+    axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     axes.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=150)

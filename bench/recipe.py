@@ -237,26 +237,24 @@ class TimedRun:
 
 def train_tokenizers(args: Args) -> dict[str, str]:
     """Train both tokenizers on the same training text, or take those that were given."""
-    from minimind.data import Document, is_held_out
+    from minimind.data import Rejects, is_held_out
+    from minimind.data.reader import Cursor, read_lines
     from minimind.tokenizer import train_tokenizer
 
     if args.plain_tokenizer is not None:
         return {"jieba-guided": args.tokenizer, "plain-bpe": args.plain_tokenizer}
 
     def texts() -> Iterator[str]:
-        left = args.tokenizer_mb * 2**20
-        share = DataConfig().validation_share
-        files = sorted(args.data.glob("*.jsonl"))
+        files = sorted(args.data.glob("*.jsonl*"))
         for file in files:
-            share_left = left // len(files)
-            with file.open(encoding="utf-8") as lines:
-                for line in lines:
-                    document = Document(text=json.loads(line)["text"], id="")
-                    share_left -= len(line.encode())
-                    if share_left < 0:
-                        break
-                    if not is_held_out(document.text, share):
-                        yield document.text
+            left = args.tokenizer_mb * 2**20 // len(files)
+            for _, line in read_lines(file, Cursor(), Rejects()):
+                left -= len(line)
+                if left < 0:
+                    break
+                text = json.loads(line)["text"]
+                if not is_held_out(text, DataConfig().validation_share):
+                    yield text
 
     paths = {}
     for name, jieba in (("jieba-guided", True), ("plain-bpe", False)):

@@ -96,12 +96,14 @@ def per_document(texts: list[str], tokens: list[int]) -> list[float]:
     return [len(text) / count for text, count in zip(texts, tokens, strict=True)]
 
 
-def paired_difference(texts: list[str], first: Tokenizer, second: Tokenizer) -> tuple[float, float]:
-    """Return the mean over documents of first minus second, and half its 95 % interval."""
+def paired_difference(
+    texts: list[str], first: Tokenizer, second: Tokenizer
+) -> tuple[float, float | None]:
+    """Return the mean over documents of first minus second, and half its 95 % interval, if any."""
     ratios = [per_document(texts, list(map(len, t.encode_batch(texts)))) for t in (first, second)]
     differences = [a - b for a, b in zip(*ratios, strict=True)]
     if len(differences) < 2:
-        return statistics.fmean(differences), math.nan
+        return statistics.fmean(differences), None
     error = statistics.stdev(differences) / math.sqrt(len(differences))
     return statistics.fmean(differences), 1.96 * error
 
@@ -118,7 +120,7 @@ def encode_speed(tokenizer: Tokenizer, texts: list[str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("files", nargs="+", help="JSONL files, globs or folders; one domain each")
     parser.add_argument("--vocab-size", type=int, default=12_000)
     parser.add_argument(
@@ -178,7 +180,7 @@ def main() -> None:
 
 
 def print_table(
-    console: Console, rows: list[Density], differences: dict[str, tuple[float, float]]
+    console: Console, rows: list[Density], differences: dict[str, tuple[float, float | None]]
 ) -> None:
     table = Table(title="held-out documents; difference: jieba-guided - plain, by document")
     table.add_column("domain", no_wrap=True)
@@ -187,6 +189,7 @@ def print_table(
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         mean, error = differences[row.domain]
+        interval = f" ± {error:.3f}" if error is not None else ""
         table.add_row(
             row.domain.split(".")[0],
             row.tokenizer,
@@ -194,7 +197,7 @@ def print_table(
             f"{row.characters_per_token:.3f}",
             f"{row.bytes_per_token:.3f}",
             f"{row.document_mean:.3f} ± {row.document_sd:.3f}",
-            f"{mean:+.3f} ± {error:.3f}" if row.tokenizer == "jieba-guided" else "",
+            f"{mean:+.3f}{interval}" if row.tokenizer == "jieba-guided" else "",
         )
     console.print(table)
 

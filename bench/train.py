@@ -212,8 +212,9 @@ def theirs(spec: Spec, config: Any, ids: Any) -> Callable[[], None]:
     rope = {"rope_type": "default", "rope_theta": config.rope_theta}
     foreign = transformers.Qwen3Config(**shape, rope_parameters=rope, use_cache=False)
     foreign._attn_implementation = "sdpa"
-    model = transformers.Qwen3ForCausalLM(foreign).to(spec.device).train()
-    call = torch.compile(model) if spec.mode == "compiled" else model
+    model: Any = transformers.Qwen3ForCausalLM(foreign).train()
+    model.to(spec.device)
+    call: Any = torch.compile(model) if spec.mode == "compiled" else model
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True
     )

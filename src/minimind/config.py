@@ -1,7 +1,7 @@
 """Every setting of the system as frozen dataclasses.
 
 A run is described by layered TOML presets and flags: `minimind train pretrain nano --optim.lr 1e-3`
-reads `pretrain.toml`, lays `nano.toml` over it, then the flags. What came out is written as
+lays the stage `pretrain.toml` over the shape `nano.toml`, then the flags. The result is written as
 `run.toml` beside each checkpoint; running that file again repeats the run.
 The strict reader is in `minimind.settings`.
 """
@@ -23,7 +23,7 @@ class RopeScaling:
     Field names are those of `rope_parameters` in a Hugging Face config.json.
 
     Attributes:
-        rope_type: `linear` (Chen et al. 2023), `dynamic` (dynamic NTK) or `yarn` (Peng et al. 2023).
+        rope_type: `linear` (Chen et al. 2023), `dynamic` (dynamic NTK), `yarn` (Peng et al. 2023).
         factor: new length divided by `original_max_position_embeddings`.
         original_max_position_embeddings: positions that the model was trained on.
         beta_fast: YaRN: dimensions that turn more often than this are left alone.
@@ -78,7 +78,9 @@ class ModelConfig:
                 f"model.num_attention_heads = {self.num_attention_heads}"
             )
         if self.head_dim % 2:
-            raise ConfigError(f"model.head_dim = {self.head_dim}: rotary positions need an even one")
+            raise ConfigError(
+                f"model.head_dim = {self.head_dim}: rotary positions need an even one"
+            )
         if self.sliding_window is not None and self.sliding_window < 1:
             raise ConfigError(f"model.sliding_window = {self.sliding_window}: must be at least 1")
         if self.layer_types is not None:
@@ -88,7 +90,9 @@ class ModelConfig:
                     f"model.num_hidden_layers = {self.num_hidden_layers}"
                 )
             if "sliding_attention" in self.layer_types and self.sliding_window is None:
-                raise ConfigError("model.layer_types has sliding_attention: set model.sliding_window")
+                raise ConfigError(
+                    "model.layer_types has sliding_attention: set model.sliding_window"
+                )
 
     def window_of(self, layer: int) -> int | None:
         """Return the attention window of `layer` in tokens (itself included), or None for full."""
@@ -99,7 +103,10 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """Low-rank adapters (Hu et al. 2021); `rslora` scales by alpha/sqrt(rank) (Kalajdzievski 2023)."""
+    """Low-rank adapters (Hu et al. 2021).
+
+    `rslora` scales by alpha / sqrt(rank) instead of alpha / rank (Kalajdzievski 2023).
+    """
 
     rank: int = 16
     alpha: float = 32.0
@@ -137,7 +144,7 @@ class DataConfig:
         kind: `text` packs documents; `chat` packs whole conversations with the answer mask;
             `preference` pads pairs.
         sequence_length: tokens in a row.
-        validation: paths of held-out rows. None: the documents whose hash falls in the held-out share.
+        validation: paths of held-out rows. None: the documents that the hash holds out.
         validation_share: share of documents held out by the hash of their text.
         document_mask: attention does not cross document boundaries in a packed row.
         pack: False pads every document to a row of its own (the original's way, for comparison).

@@ -8,7 +8,7 @@ MiniMindError
 │   ├── CheckpointError     a checkpoint that isn't one, is damaged, or doesn't fit
 │   └── MissingExtraError   an optional package is needed; the message gives the pip command
 └── RunError                exit code 1: the input was fine, the work failed
-    ├── TrainingDiverged    too many non-finite losses in a row
+    ├── TrainingDivergedError    too many non-finite losses in a row
     └── FetchError          a download failed or its checksum is wrong
 """
 
@@ -56,7 +56,7 @@ class RunError(MiniMindError):
     """The input was fine but the work failed."""
 
 
-class TrainingDiverged(RunError):
+class TrainingDivergedError(RunError):
     """The loss was not finite for too many steps in a row."""
 
 

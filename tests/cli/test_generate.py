@@ -92,7 +92,7 @@ def test_a_jsonl_file_keeps_ids(directory, capsys, tmp_path):
         (["a", "--n", "2", "--temperature", "0"], "same answer"),
         (["a", "--min-p", "2"], "--min-p 2.0: must be"),
         (["a", "--out", "no/such/folder.jsonl"], "folder no/such does not exist"),
-        (["a" * 100], "100 tokens"),
+        (["a" * 100], "101 tokens"),
     ],
 )
 def test_wrong_input_exits_with_2_and_says_what(directory, capsys, args, message):

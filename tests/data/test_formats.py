@@ -52,6 +52,22 @@ def test_tool_calls_are_kept():
     assert row.tools == [{"name": "f"}]
 
 
+def test_sharegpt_tool_calls():
+    rows = [{"role": "user", "content": "你好"},
+            {"from": "function_call", "value": '{"name": "f", "arguments": {}}'},
+            {"from": "observation", "value": "3"}, {"from": "gpt", "value": "是3"}]  # fmt: skip
+    row = parse_row({"conversations": rows, "tools": '[{"name": "f"}]'}, "chat")
+    assert isinstance(row, ChatRow)
+    assert row.messages[1] == {
+        "role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": {}}],
+    }  # fmt: skip
+    assert row.messages[2] == {"role": "tool", "content": "3"}
+    assert row.tools == [{"name": "f"}]
+    rows[1]["value"] = "{not json"
+    with pytest.raises(RowError, match=r"messages|conversations\[1\] is not JSON"):
+        parse_row({"conversations": rows}, "chat")
+
+
 @pytest.mark.parametrize(
     ("kind", "row", "says"),
     [

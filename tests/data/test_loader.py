@@ -153,7 +153,7 @@ def keys_of(config, kind):
     files = [Path(path).read_text(encoding="utf-8") for path in config.train]
     rows = [json.loads(line) for file in files for line in file.splitlines()]
     if kind == "text":
-        return [(row["text"], row["text"] + "<|endoftext|>") for row in rows]
+        return [(row["text"], "<|endoftext|>" + row["text"]) for row in rows]
     asked = [row["messages"][0]["content"] if kind == "chat" else row["prompt"] for row in rows]
     return [(question, question + "<|im_end|>") for question in asked]
 
@@ -172,7 +172,7 @@ def test_weights_decide_the_share_of_bytes(corpus):
     laws = poems = 0
     for number, step in enumerate(loader_of(config)):
         for ids, _ in flat(step):
-            text = TOKENIZER.decode(ids)
+            text = TOKENIZER.decode(ids, skip_special_tokens=True)
             laws += len(ids) * text.startswith("laws")
             poems += len(ids) * text.startswith("poems")
         if number == 300:

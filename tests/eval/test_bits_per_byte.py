@@ -35,12 +35,10 @@ def model():
 
 
 def by_hand(model, tokenizer, text):
-    """Log-probabilities from full logits, one document at a time; the first one is mixed."""
+    """Log-probabilities from full logits, one document at a time."""
     ids = [tokenizer.endoftext_id, *tokenizer.encode(text), tokenizer.endoftext_id]
     logits_TV = model(torch.tensor([ids[:-1]])).logits[0].float()
-    log_probs_T = -F.cross_entropy(logits_TV, torch.tensor(ids[1:]), reduction="none")
-    log_probs_T[0] = ((log_probs_T[0].exp() + 1 / tokenizer.vocab_size) / 2).log()
-    return log_probs_T
+    return -F.cross_entropy(logits_TV, torch.tensor(ids[1:]), reduction="none")
 
 
 def test_equals_log_probabilities_summed_by_hand(model, tokenizer):
@@ -56,18 +54,6 @@ def test_equals_log_probabilities_summed_by_hand(model, tokenizer):
     assert measure.details["tokens"] == size + len(TEXTS)  # bare bytes, and an end each
     assert measure.n == len(TEXTS)
     assert measure.low <= measure.value <= measure.high
-
-
-def test_a_first_token_that_the_model_excludes_costs_no_more_than_a_uniform_one(tokenizer):
-    model = CausalLM(tiny_config(max_position_embeddings=256))
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.zero_()
-        model.model.norm.weight.fill_(1.0)
-        model.model.embed_tokens.weight[:, 0] = 1.0
-        model.model.embed_tokens.weight[0, 0] = 10.0  # certain that the document ends
-    measure = bits_per_byte(model, tokenizer, documents(["a"]))
-    assert measure.details["start_bits"] == pytest.approx(1 + math.log2(tokenizer.vocab_size))
 
 
 def test_groups_add_up_to_the_whole(model, tokenizer):

@@ -38,7 +38,8 @@ def whole_run(directory):
            commands={"chat": "minimind chat x", "own": "make y"}).adding(
         StageRecord(name="pretrain", seconds=125, tokens=4096, figure="bits_per_byte",
                     before=8.0, after=1.7)
-    ).adding(StageRecord(name="special", seconds=3, summary="did a thing")).save(
+    ).adding(StageRecord(name="special", seconds=3, summary="did a thing",
+                         details={"pairs": 1234, "kind": "x"})).save(
         directory / "stages.json")  # fmt: skip
 
     def bits(value):
@@ -73,7 +74,8 @@ def test_whole_run_has_every_section_and_figure(tmp_path):
     assert (english.name, chinese.name) == ("report.md", "report.zh-CN.md")
     text = english.read_text()
     for part in (
-        "4.72 million", "2 min 5 s", "preset `nano`, seed 7", "8.000 → 1.700", "did a thing",
+        "4.72 million", "2 min 5 s", "preset `nano`, seed 7", "8.000 → 1.700",
+        "did a thing<br>pairs 1,234 · kind x",
         "**1.700** (1.600–1.800, 9 documents)", "**50 % below**", "**15 % below** xz -9e (2.000)",
         "3.200 → 2.100", "0.693 → **0.500**", "**70%** of the pairs (60%–80%): better than chance",
         "not distinguishable from chance",
@@ -87,7 +89,8 @@ def test_whole_run_has_every_section_and_figure(tmp_path):
     for part in (
         "472 万参数",
         "2 分 5 秒",
-        "低 50 %", "| 每字节比特数 | 8.000 → 1.700 |",
+        "低 50 %",
+        "| 每字节比特数 | 8.000 → 1.700 |",
         "和它聊天",
         "事实：不能",
         "与随机猜测无法区分",

@@ -48,7 +48,7 @@ def test_generate_stops_at_the_tokenizers_stop_tokens(loaded):
 
 
 def test_a_prompt_that_is_too_long_tells_the_numbers(loaded):
-    with pytest.raises(DataError, match=r"300 tokens.*128"):
+    with pytest.raises(DataError, match=r"301 tokens.*128"):
         minimind.generate(*loaded, "长" * 100)
 
 

@@ -86,6 +86,7 @@ def test_killed_at_random_moments_and_during_saves(kills, tmp_path):
         )
         assert process.returncode == -signal.SIGKILL, process.stderr
     assert steps_done(killed) < steps
+    print(f"{half_written} of {kills} kills left a half-written checkpoint")
     assert half_written >= kills // 4, "the kills during a save came too late to test anything"
     process = start(settings, "--resume")
     _, errors = process.communicate()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from doubles import tiny_config
 from minimind.config import OptimConfig, TrainConfig
 from minimind.data.batch import IGNORE, Batch
-from minimind.errors import TrainingDiverged
+from minimind.errors import TrainingDivergedError
 from minimind.model import CausalLM
 from minimind.train import NextToken, Trainer, build_optimizer, build_schedule
 from minimind.train import trainer as trainer_module
@@ -234,7 +234,7 @@ def test_too_many_bad_steps_name_the_last_good_checkpoint(tmp_path):
     poison(trainer)
     trainer.train_step([batch])
     trainer.train_step([batch])
-    with pytest.raises(TrainingDiverged, match=r"3 steps in a row.*step-000100"):
+    with pytest.raises(TrainingDivergedError, match=r"3 steps in a row.*step-000100"):
         trainer.train_step([batch])
 
 

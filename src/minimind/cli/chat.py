@@ -57,7 +57,9 @@ class Chat:
         self.conversation, self.flags, self.interactive = conversation, flags, interactive
         self.stop_ids = tuple(conversation.tokenizer.stop_ids)
         self.out = Console(highlight=False)
-        self.notes = Console(stderr=True, highlight=False, markup=False, style="dim")
+        self.notes = Console(
+            stderr=True, highlight=False, markup=False, soft_wrap=True, style="dim"
+        )
         self.commands: dict[str, Callable[[str], None]] = {
             "/help": lambda _: self.notes.print(HELP, end=""),
             "/reset": self.reset,

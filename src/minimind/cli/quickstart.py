@@ -71,11 +71,11 @@ def main(argv: list[str]) -> int | None:
     if not Quickstart(config, console).run():
         console.print("stopped and saved; the same command continues", highlight=False)
         return 130
-    from minimind.eval.report import print_report, write_report
+    from minimind.eval.report import print_report, read_run, write_report
 
-    for language in ("en", "zh"):
-        write_report(config.out, language=language)
-    print_report(config.out, console, language=config.language)
+    written = write_report(config.out)
+    print_report(read_run(config.out), console, language=config.language)
+    console.print(f"\n{', '.join(map(str, written))}", highlight=False, soft_wrap=True)
     console.print(f"\n{HONEST[config.language]}", style="italic", highlight=False)
     if args.chat == "yes" or (args.chat == "auto" and sys.stdin.isatty() and sys.stdout.isatty()):
         from minimind.cli import chat

@@ -116,7 +116,7 @@ def report(command: Report, console: Console) -> None:
         counts = (f"{row[key]:,}" for key in ("documents", "characters", "tokens"))
         ratios = (row["characters_per_token"], row["bytes_per_token"])
         shown = (f"{ratio:.3f}" if ratio else "-" for ratio in ratios)
-        table.add_row(row["file"], row["tokenizer"], *counts, *shown)
+        table.add_row(row["file"].split(".")[0], row["tokenizer"], *counts, *shown)
     console.print(table)
     if rejects.total:
         console.print(rejects.summary(), markup=False)

@@ -26,9 +26,9 @@ from minimind.data.sources.mathematics import Problem, read_problems
 from minimind.data.sources.text import count_hanzi
 from minimind.errors import DataError
 
-HELD_OUT_SHARE = 0.05
+HELD_OUT_SHARE = 0.1
 """Problems whose hash is below this are not in the pretraining text. Held-out sets are nested (a
-text held out at 1 % is held out at 5 %), so this covers every `data.validation_share` up to it."""
+text held out at 1 % is held out at 10 %), so this covers every `data.validation_share` up to it."""
 
 POETRY_SHARE = 1 / 3
 """Verse may be at most this share of the pretraining bytes: more drowns modern prose."""

@@ -54,8 +54,7 @@ class Encoder:
     def _make_packer(self) -> Packer:
         config, end = self.config, self.tokenizer.endoftext_id
         if config.kind == "text" and config.pack:
-            return StreamPacker(length=self.length, endoftext_id=end,
-                                document_mask=config.document_mask)  # fmt: skip
+            return StreamPacker(length=self.length, endoftext_id=end)
         if config.pack:
             return WholePacker(length=self.length, endoftext_id=end)
         return WholePacker(length=self.length, endoftext_id=end, open_rows=0)
@@ -64,9 +63,10 @@ class Encoder:
         """Yield one item a row, in order; what has nothing to learn is rejected with its place."""
         if self.config.kind == "text":
             texts = [drawn.row.text for drawn in chunk if isinstance(drawn.row, TextRow)]
-            end = [] if self.config.pack else [self.tokenizer.endoftext_id]
+            # The stream packer marks where documents begin and end; rows of their own need it here.
+            mark = [] if self.config.pack else [self.tokenizer.endoftext_id]
             for ids in self.tokenizer.encode_batch(texts):
-                yield Item(ids + end)
+                yield Item(mark + ids + mark)
             return
         for drawn in chunk:
             try:

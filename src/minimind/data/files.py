@@ -13,7 +13,7 @@ from minimind.data.reader import expand_paths, text_bytes
 from minimind.errors import ConfigError
 
 CATALOGUE = "catalogue:"
-_BUILT_FILES = {"text": "pretrain", "chat": "sft.jsonl", "preference": "problems.jsonl"}
+_BUILT_FILES = {"text": "pretrain", "chat": "sft.jsonl"}
 
 
 def data_files(
@@ -52,13 +52,13 @@ def resolved(pattern: str, kind: str) -> str:
     """Return the pattern, or for `catalogue:NAME` the built data, built if it isn't there."""
     if not pattern.startswith(CATALOGUE):
         return pattern
-    name = pattern.removeprefix(CATALOGUE)
-    directory = cache_dir() / "built" / name
-    if not (directory / FILE_NAME).is_file():  # the ledger is written last
-        build([name], directory)
     if kind == "preference":
         raise ConfigError(
             f"{pattern} has no preference pairs: they are made from a model's own answers by "
             "`minimind data preferences`"
         )
+    name = pattern.removeprefix(CATALOGUE)
+    directory = cache_dir() / "built" / name
+    if not (directory / FILE_NAME).is_file():  # the ledger is written last
+        build([name], directory)
     return str(directory / _BUILT_FILES[kind])

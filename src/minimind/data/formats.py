@@ -6,6 +6,7 @@ reader counts it, keeps it, and goes on.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,8 +19,10 @@ _ROLES = {
     "user": "user", "human": "user", "prompter": "user", "system": "system",
     "assistant": "assistant", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant",
     "model": "assistant", "tool": "tool", "observation": "tool", "function": "tool",
-    "ipython": "tool",
+    "ipython": "tool", "tool_response": "tool", "tool_call": "assistant",
+    "function_call": "assistant",
 }  # fmt: skip
+_CALLING_ROLES = {"tool_call", "function_call"}
 _TEXT_FIELDS = ("text", "content")
 _CHAT_FIELDS = ("conversations", "messages", "conversation")
 _ALPACA_FIELDS = ("instruction", "prompt", "query")
@@ -128,8 +131,21 @@ def _chat(value: dict[str, Any]) -> ChatRow:
     learnt = [m for m in messages if m["role"] == "assistant" and _says_something(m)]
     if not learnt:
         raise RowError("nothing to learn: no message of the assistant has any content")
-    tools = value.get("tools")
-    return ChatRow(messages, tools if isinstance(tools, list) and tools else None)
+    return ChatRow(messages, _tools(value.get("tools")))
+
+
+def _tools(value: Any) -> list[dict[str, Any]] | None:
+    """Return the functions' schemas; some data sets give them as a string of JSON."""
+    if isinstance(value, str) and value.strip():
+        value = _json(value, "'tools'")
+    return value if isinstance(value, list) and value else None
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise RowError(f"{where} is not JSON: {error}") from error
 
 
 def _preference(value: dict[str, Any]) -> PreferenceRow:
@@ -188,6 +204,9 @@ def _message(value: Any, where: str) -> Message:
     if not isinstance(content, str):
         raise RowError(f"{where} has no 'content' (or 'value') that is a string")
     extra = {k: value[k] for k in ("tool_calls", "reasoning_content") if value.get(k)}
+    if role.lower() in _CALLING_ROLES:  # ShareGPT's way to write a call
+        calls = _json(content, where)
+        content, extra["tool_calls"] = "", calls if isinstance(calls, list) else [calls]
     return {"role": known, "content": content, **extra}
 
 

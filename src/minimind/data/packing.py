@@ -16,8 +16,8 @@ import torch
 from minimind.data.batch import IGNORE, Batch
 
 OPEN_ROWS = 32
-"""Rows that a conversation may still be put into. First-fit over 32 wastes about 1-3 % of the
-positions on the built SFT set; more rows hold back more conversations for little."""
+"""Rows that a conversation may still be put into. First-fit over 32 left 1.8 % of the positions
+empty on the built SFT set (19,489 conversations, rows of 512)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +54,16 @@ class Packer(Protocol):
 
 
 class StreamPacker:
-    """Documents, each closed by <|endoftext|>, as one stream cut into rows of T.
+    """Documents, each opened by <|endoftext|>, as one stream cut into rows of T.
 
-    The rows' input ids, concatenated, are the stream: no token is lost or repeated. The label of a
-    row's last position is the next row's first token. With `document_mask` nothing is learnt across
-    a boundary: what follows <|endoftext|> belongs to another document.
+    The mark that opens a document is also the label of the last token before it: every token is
+    learnt exactly once, the first one and the end of each document included, and attention still
+    stays inside (the mark belongs to the document that it opens). The rows' input ids,
+    concatenated, are the stream; the label of a row's last position is the next row's first token.
     """
 
-    def __init__(self, *, length: int, endoftext_id: int, document_mask: bool) -> None:
-        self.length, self.endoftext_id, self.document_mask = length, endoftext_id, document_mask
+    def __init__(self, *, length: int, endoftext_id: int) -> None:
+        self.length, self.endoftext_id = length, endoftext_id
         self._tokens = np.empty(0, np.int32)
         self._starts = np.empty(0, np.bool_)
         self._new: list[int] = []
@@ -70,11 +71,10 @@ class StreamPacker:
         self._closed = False
 
     def add(self, ids: Sequence[int], mask: Sequence[bool] | None = None) -> bool:
-        """Append a document and its end. Never cut, so always True."""
+        """Append a document. Never cut, so always True."""
         del mask  # in a text every token is learnt
-        self._new_starts.append(len(self._new))
+        self._open()
         self._new.extend(ids)
-        self._new.append(self.endoftext_id)
         return True
 
     def take(self) -> PackedRow | None:
@@ -82,17 +82,21 @@ class StreamPacker:
         if len(self._tokens) + len(self._new) <= self.length and not self._closed:
             return None
         self._merge()
-        held = len(self._tokens)
-        if held == 0 or (held <= self.length and not self._closed):
+        if len(self._tokens) <= 1:  # at most the mark that closed the last document
             return None
-        tokens, starts = self._tokens[: self.length + 1], self._starts[: self.length + 1]
-        row = self._row(tokens, starts)
+        row = self._row(self._tokens[: self.length + 1], self._starts[: self.length])
         self._tokens, self._starts = self._tokens[self.length :], self._starts[self.length :]
         return row
 
     def flush(self) -> None:
-        """Let `take` give the last, shorter row, padded."""
+        """Close the last document, and let `take` give the last, shorter row, padded."""
+        if not self._closed:
+            self._open()
         self._closed = True
+
+    def _open(self) -> None:
+        self._new_starts.append(len(self._new))
+        self._new.append(self.endoftext_id)
 
     def _merge(self) -> None:
         if self._new:
@@ -106,11 +110,8 @@ class StreamPacker:
         inputs = np.full(self.length, self.endoftext_id, np.int64)
         labels = np.full(self.length, IGNORE, np.int64)
         documents = np.full(self.length, -1, np.int64)
-        n = min(len(tokens), self.length)
-        inputs[:n] = tokens[:n]
-        labels[: len(tokens) - 1] = tokens[1:]
-        if self.document_mask:
-            labels[: len(tokens) - 1][starts[1:]] = IGNORE
+        n = len(tokens) - 1
+        inputs[:n], labels[:n] = tokens[:-1], tokens[1:]
         # A document that began in an earlier row is number 0 here too.
         documents[:n] = np.cumsum(starts[:n]) - int(starts[0])
         return PackedRow(inputs, labels, documents)

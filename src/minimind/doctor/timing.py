@@ -16,6 +16,7 @@ import torch
 from minimind.config import ModelConfig, RunConfig
 from minimind.data.batch import Batch
 from minimind.model import CausalLM
+from minimind.model.accounting import training_flops_per_token
 from minimind.train.device import pick_device, pick_precision
 from minimind.train.objective import NextToken
 from minimind.train.optim import build_optimizer
@@ -71,23 +72,6 @@ def count_parameters(model: ModelConfig) -> int:
     """Return the number of parameters (tied weights count once) without making them."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in CausalLM(model).parameters())
-
-
-def training_flops_per_token(model: ModelConfig, *, sequence_length: int) -> float:
-    """Return FLOPs of forward and backward for a token.
-
-    6 for each weight that multiplies (the output matrix does, the embedding only looks up), and
-    12 * heads * head_dim a layer for each earlier position, which on average is half the row
-    (Chowdhery et al. 2022, PaLM, appendix B, with causal attention counted as half).
-    """
-    embedding = model.vocab_size * model.hidden_size
-    matrices = count_parameters(model) - (0 if model.tie_word_embeddings else embedding)
-    width = model.num_attention_heads * model.head_dim
-    attention = sum(
-        12 * width * min(sequence_length / 2, model.window_of(layer) or sequence_length)
-        for layer in range(model.num_hidden_layers)
-    )
-    return 6 * matrices + attention
 
 
 def matrix_rate(device: torch.device, *, dtype: torch.dtype, seconds: float = 1.0) -> float:

@@ -5,10 +5,9 @@ different vocabularies, and compressors, stand on one scale. 8 is no knowledge a
 
 **What is counted.** A document is the tokens of its text and the `<|endoftext|>` that ends it. The
 end is paid for (a code that doesn't say where a document ends can't be decoded) but adds no bytes:
-the denominator is the UTF-8 length of the text alone. The first token follows a single
-`<|endoftext|>`. Training with `data.document_mask` never asks for it, so it is coded by the even
-mixture of the model and the uniform distribution: at most 1 bit dearer than the better of the two.
-`details` has the bits of first tokens and of ends, so that the figure without them can be had.
+the denominator is the UTF-8 length of the text alone. The first token is predicted from the
+`<|endoftext|>` that opens a document, as in training. `details` has the bits of first tokens and of
+ends, so that the figure without them can be had.
 
 **Longer than the context.** Windows of the context length move by `stride` (half the context unless
 given); each token is scored once, in the first window that has it, so all but the first half window
@@ -72,7 +71,6 @@ def bits_per_byte(
     for owner, (_, labels), scores_T in zip(owners, rows, scores, strict=True):
         bits_T = -scores_T.astype("float64") / math.log(2)
         if owner != previous:
-            bits_T[0] = 1 - math.log2(math.exp(scores_T[0]) + 1 / tokenizer.vocab_size)
             start_bits += float(bits_T[0])
         if labels[-1] == tokenizer.endoftext_id:
             end_bits += float(bits_T[-1])

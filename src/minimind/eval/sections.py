@@ -3,85 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from minimind.eval.blocks import Block, Bullets, Code, Heading, Image, Paragraph, Table, quoted
-from minimind.eval.results import Evaluation, Measure, StageRecord, Stages
+from minimind.eval.results import Measure, StageRecord
 from minimind.eval.statistics import Language, against_chance
 from minimind.eval.wording import (
     ABILITIES,
     COMMANDS,
+    DETAILS,
     FIGURES,
     STAGE_LINES,
-    STAGE_NAMES,
     WORDS,
 )
+from minimind.eval.writer import Run, Writer, interval
 
 TRAINED = ("start", "pretrain", "sft", "dpo")
 BASELINES = ("unigram", "zstd", "xz")
 COMPRESSORS = ("zstd", "xz")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What a run left on disk.
-
-    Attributes:
-        directory: the run's folder.
-        stages: stages.json.
-        evaluation: eval.json.
-        curves: lines of metrics.jsonl by stage.
-        ledger: rows of ledger.json.
-        missing: (key of the sentence, what it is about) for each part that isn't there.
-        context: tokens that the model sees; 0 where unknown.
-    """
-
-    directory: Path
-    stages: Stages = field(default_factory=Stages)
-    evaluation: Evaluation = field(default_factory=Evaluation)
-    curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    ledger: Sequence[Mapping[str, Any]] = ()
-    missing: tuple[tuple[str, Mapping[str, str]], ...] = ()
-    context: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Writer:
-    """Fills sentences of one language with figures."""
-
-    language: Language
-
-    def __call__(self, key: str, /, **figures: object) -> str:
-        """Return the sentence `key` with its figures."""
-        return WORDS[self.language][key].format(**figures)
-
-    def stage(self, name: str) -> str:
-        """Return a stage's name."""
-        return STAGE_NAMES[self.language].get(name, name)
-
-    def duration(self, seconds: float) -> str:
-        """Return seconds as a person says them."""
-        minutes, rest = divmod(round(seconds), 60)
-        return self("minutes", m=minutes, s=rest) if minutes else self("seconds", s=rest)
-
-    def paragraph(self, sentences: Sequence[str]) -> str:
-        """Join sentences: Chinese has no space between them."""
-        return ("" if self.language == "zh" else " ").join(sentences)
-
-    def listed(self, parts: Sequence[str]) -> str:
-        """Join parts of a sentence."""
-        return ("；" if self.language == "zh" else "; ").join(parts)
-
-
-def interval(measure: Measure, *, form: str = ".3f") -> str:
-    """Return `low-high`, or a dash where there is no interval."""
-    if measure.interval is None:
-        return "–"
-    low, high = measure.interval
-    return f"{low:{form}}–{high:{form}}"
+DETAILS_SHOWN = 4
 
 
 def introduction(run: Run, say: Writer) -> list[Block]:
@@ -113,7 +53,7 @@ def stage_table(run: Run, say: Writer) -> list[Block]:
     rows = [
         (
             say.stage(record.name),
-            STAGE_LINES[say.language].get(record.name, record.summary) or record.summary,
+            _done(record, say),
             say.duration(record.seconds),
             f"{record.tokens:,}" if record.tokens else "",
             FIGURES[say.language].get(record.figure, record.figure),
@@ -124,6 +64,17 @@ def stage_table(run: Run, say: Writer) -> list[Block]:
     total = sum(record.tokens for record in run.stages.stages)
     rows.append((say("total"), "", say.duration(run.stages.seconds), f"{total:,}", "", ""))
     return [Heading(say("stages")), Table(header, tuple(rows), frozenset({2, 3, 5}))]
+
+
+def _done(record: StageRecord, say: Writer) -> str:
+    """Return what a stage did, with its most telling figures on a second line."""
+    line = record.summary or STAGE_LINES[say.language].get(record.name, "")
+    names = DETAILS[say.language]
+    figures = " · ".join(
+        f"{names.get(name, name)} {value:,}" if not isinstance(value, str) else f"{name} {value}"
+        for name, value in list(record.details.items())[:DETAILS_SHOWN]
+    )
+    return f"{line}\n{figures}" if line and figures else line or figures
 
 
 def _before_after(record: StageRecord) -> str:

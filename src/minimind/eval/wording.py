@@ -55,6 +55,19 @@ FIGURES: dict[Language, Mapping[str, str]] = {
 }  # fmt: skip
 """What `StageRecord.figure` names: a measure of eval.json; anything else is shown as it is."""
 
+DETAILS: dict[Language, Mapping[str, str]] = {
+    "en": {},
+    "zh": {
+        "documents": "文档", "hanzi": "汉字", "bytes": "字节", "instructions": "问答",
+        "vocabulary": "词表", "characters per token": "每词元字符数",
+        "tokens per second": "词元/秒",
+        "pretrain steps": "预训练步数", "sft steps": "SFT 步数", "problems": "题目",
+        "pairs": "偏好对", "measures": "指标", "answers": "回答",
+        "answers: right": "答对", "answers: wrong": "答错",
+    },
+}  # fmt: skip
+"""What `StageRecord.details` may name; anything else is shown as it is."""
+
 COMMANDS: dict[Language, Mapping[str, str]] = {
     "en": {
         "chat": "talk to it", "repeat": "the same run again", "resume": "continue a broken run",

@@ -36,9 +36,12 @@ def load(
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str | Sequence[Message]) -> list[int]:
-    """Return the ids that are continued: of plain text, or of messages up to the answer's start."""
+    """Return the ids that are continued: of plain text, or of messages up to the answer's start.
+
+    Plain text begins a document, so it gets the mark that opens each one in training.
+    """
     if isinstance(prompt, str):
-        return tokenizer.encode(prompt)
+        return [tokenizer.endoftext_id, *tokenizer.encode(prompt)]
     return tokenizer.render(list(prompt), add_generation_prompt=True).ids
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minimind.config import LoraConfig, ModelConfig
+from minimind.config import LoraConfig
 from minimind.errors import CheckpointError, ConfigError, did_you_mean
 
 PEFT_PREFIX = "base_model.model."
@@ -185,17 +185,6 @@ def lora_config_from_adapter(values: dict[str, Any]) -> LoraConfig:
         rslora=bool(values.get("use_rslora", False)),
         target_modules=tuple(sorted(values["target_modules"])),
     )
-
-
-def lora_parameter_count(model: ModelConfig, lora: LoraConfig) -> int:
-    """Return how many parameters the adapters of `lora` add to a model of this shape."""
-    D, F_, K = model.hidden_size, model.intermediate_size, model.head_dim
-    H, G = model.num_attention_heads, model.num_key_value_heads
-    widths = {
-        "q_proj": D + H * K, "k_proj": D + G * K, "v_proj": D + G * K, "o_proj": H * K + D,
-        "gate_proj": D + F_, "up_proj": D + F_, "down_proj": F_ + D,
-    }  # fmt: skip
-    return model.num_hidden_layers * lora.rank * sum(widths[t] for t in lora.target_modules)
 
 
 def _adapters(model: nn.Module) -> dict[str, LoRALinear]:

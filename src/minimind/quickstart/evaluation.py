@@ -124,9 +124,7 @@ def _solved(model: CausalLM, tokenizer: Tokenizer, out: Path) -> Measure:
     return solved_share(model, tokenizer, unseen[:PROBLEMS])
 
 
-def _choices(
-    model: CausalLM, tokenizer: Tokenizer, out: Path, data: HeldOut
-) -> dict[str, Measure]:
+def _choices(model: CausalLM, tokenizer: Tokenizer, out: Path, data: HeldOut) -> dict[str, Measure]:
     instructions = held_out.training_conversations(
         [str(out / "data/sft.jsonl")], share=QUESTIONS_HELD_OUT
     )

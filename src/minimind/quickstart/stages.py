@@ -241,7 +241,7 @@ class Quickstart:
             "--data.train", self._at("preferences.jsonl"),
             "--data.validation-share", QUESTIONS_HELD_OUT,
             # Rows of every length would be compiled again and again: not worth it for seconds.
-            "--train.compile", "False",
+            "--train.no-compile",
         ])  # fmt: skip
 
     def _evaluation(self) -> StageRecord:
@@ -332,6 +332,7 @@ class Quickstart:
         with torch.device("meta"):
             parameters = sum(weight.numel() for weight in CausalLM(shape).parameters())
         repeat = f"minimind quickstart --out {self.out} --seed {self.config.seed} --fresh"
+        bigger = "minimind train pretrain 64m --data.train YOUR.jsonl --train.tokens 1_300_000_000"
         return Stages(
             preset=self.config.model,
             device=f"cpu ({os.cpu_count()} cores)",
@@ -342,7 +343,7 @@ class Quickstart:
             commands={
                 "chat": f"minimind chat {self.out}/dpo",
                 "repeat": repeat,
-                "bigger": "minimind train pretrain 64m --data.train YOUR.jsonl --train.tokens 1_300_000_000",
+                "bigger": bigger,
             },
         )
 
@@ -409,4 +410,4 @@ class _Bar:
         self.bar.stop()
 
     def _advance(self, text: str) -> None:
-        self.bar.update(self.task, advance=1, **({"description": text} if text else {}))
+        self.bar.update(self.task, advance=1, description=text or None)

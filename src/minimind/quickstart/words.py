@@ -51,7 +51,8 @@ WHY: Mapping[str, Mapping[Language, str]] = {
 HONEST: Mapping[Language, str] = {
     "en": "A model of this size, trained for minutes, writes in the register of its sources and "
     "keeps the form of a chat. It knows next to nothing, does not reason and makes things up.",
-    "zh": "这么小的模型、几分钟的训练：它能写出像样的句式、保持对话的形式，但几乎没有知识，不会推理，会编造内容。",
+    "zh": "这么小的模型、几分钟的训练：它能写出像样的句式、保持对话的形式，"
+    "但几乎没有知识，不会推理，会编造内容。",
 }
 
 CONTINUATIONS = (

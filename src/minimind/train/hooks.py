@@ -131,6 +131,7 @@ class Log:
                 console=self.console,
             )
             self._progress.start()
+            self.console.show_cursor(True)  # an aborted run must not leave a terminal without one
             self._task = self._progress.add_task(self.label, total=trainer.steps, figures="")
         self._progress.update(self._task, completed=trainer.step, figures=text)
 
@@ -245,7 +246,8 @@ class Sample:
         if not self.prompts or not self._every.due(trainer):
             return
         trainer.model.eval()
-        with torch.random.fork_rng(), trainer.autocast():
+        devices = [trainer.device] if trainer.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), trainer.autocast():
             texts = [self.generate(prompt) for prompt in self.prompts]
         trainer.model.train()
         with self.path.open("a", encoding="utf-8") as file:

@@ -31,6 +31,7 @@ from minimind.errors import ConfigError, DataError
 from minimind.inference.api import generate
 from minimind.inference.sampling import SamplingParams
 from minimind.model import CausalLM
+from minimind.model.accounting import training_flops_per_token
 from minimind.settings import dump_run_config
 from minimind.tokenizer import Tokenizer
 from minimind.train import hooks
@@ -73,7 +74,7 @@ def run(config: RunConfig, *, resume: bool = False, console: Console | None = No
 
     Raises:
         UserError: settings, data, tokenizer or checkpoint are wrong; nothing was trained.
-        TrainingDiverged: the loss was not finite for too long.
+        TrainingDivergedError: the loss was not finite for too long.
     """
     world = World.from_env(device=config.train.device)
     shown = console if console is not None and world.is_main else Console(quiet=True)
@@ -253,6 +254,9 @@ def _hooks(
             metrics,
             every=config.log.every,
             console=console,
+            flops_per_token=training_flops_per_token(
+                model.config, sequence_length=config.data.sequence_length
+            ),
             peak_flops=peak_flops(pick_device(config.train)),
             label=config.name,
         ),

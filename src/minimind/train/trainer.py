@@ -8,13 +8,10 @@ Between steps run hooks: log, validate, sample, save.
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -22,7 +19,7 @@ from torch import Tensor
 
 from minimind.config import TrainConfig
 from minimind.data.batch import Batch
-from minimind.errors import TrainingDiverged
+from minimind.errors import TrainingDivergedError
 from minimind.model import CausalLM
 from minimind.train.device import AUTOCAST_DTYPE, pick_precision
 from minimind.train.distributed import World
@@ -30,6 +27,7 @@ from minimind.train.objective import Loss, Objective
 from minimind.train.optim import Optimizer
 from minimind.train.rng import rng_state, set_rng_state
 from minimind.train.schedule import Schedule
+from minimind.train.signals import GracefulStop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +127,7 @@ class Trainer:
         self.last_checkpoint: Path | None = None
         self.ending = False
         self._bad_in_a_row = 0
-        self._stop_signal: int | None = None
+        self._stop = GracefulStop()
         model.set_gradient_checkpointing(config.gradient_checkpointing)
         self._loss: Callable[[CausalLM, Batch], Loss] = (
             torch.compile(objective) if config.compile else objective
@@ -145,13 +143,13 @@ class Trainer:
             The last step's report; None if there was nothing to do.
 
         Raises:
-            TrainingDiverged: `max_bad_steps` non-finite steps in a row.
+            TrainingDivergedError: `max_bad_steps` non-finite steps in a row.
         """
         assert self.loader is not None, "fit() needs a loader; train_step() doesn't"
         report = None
         if self.step >= self.steps:
-            return None
-        with self._graceful_signals():
+            return report
+        with self._stop:
             started = time.perf_counter()
             for micro_batches in self.loader:
                 report = self.train_step(micro_batches, started=started)
@@ -187,7 +185,7 @@ class Trainer:
         totals |= {
             "tokens": float(sum(batch.input_ids.numel() for batch in micro_batches)),
             "learnt_tokens": float(sum(batch.learnt_tokens for batch in micro_batches)),
-            "stop": float(self._stop_signal is not None),
+            "stop": float(self._stop.number is not None),
         }
         totals = self.world.sum_values(totals)
         self.ending = totals.pop("stop") > 0
@@ -227,9 +225,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "rng": rng_state(),
             "loader": self.loader.state_dict() if self.loader is not None else {},
-            "counters": {
-                name: getattr(self.counters, name) for name in Counters.__dataclass_fields__
-            },
+            "counters": asdict(self.counters),
             "bad_in_a_row": self._bad_in_a_row,
         }
 
@@ -290,7 +286,7 @@ class Trainer:
         self.counters.skipped_steps += 1
         if self._bad_in_a_row >= self.config.max_bad_steps:
             where = self.last_checkpoint or "none was saved yet"
-            raise TrainingDiverged(
+            raise TrainingDivergedError(
                 f"loss or gradient was not finite for {self._bad_in_a_row} steps in a row, up to "
                 f"step {self.step}. The last good checkpoint: {where}. Start again from it with a "
                 "lower --optim.lr and --optim.muon-lr, or look at the data of these steps"
@@ -301,31 +297,10 @@ class Trainer:
             for hook in self.hooks:
                 hook(self, report)
 
-    @contextmanager
-    def _graceful_signals(self) -> Iterator[None]:
-        """Note the first SIGINT or SIGTERM; let a second one do what it always does."""
-        previous: dict[int, Any] = {}
-
-        def note(number: int, _frame: FrameType | None) -> None:
-            self._stop_signal = number
-            for one, handler in previous.items():
-                signal.signal(one, handler)
-
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                previous[number] = signal.signal(number, note)
-        except ValueError:  # not in the main thread: signals go where the program sends them
-            previous.clear()
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
     @property
     def stopped_by(self) -> int | None:
         """Return the number of the signal that ended the run, or None."""
-        return self._stop_signal
+        return self._stop.number
 
 
 Hook = Callable[[Trainer, StepReport], None]

@@ -12,9 +12,14 @@ from minimind.data.sources.text import documents, grouped
 
 
 def read_pairs(archive: Path) -> Iterator[tuple[str, str, int, str]]:
-    """Yield (Chinese, English, HSK level 1-6, topic)."""
+    """Yield (Chinese, English, HSK level 1-6, topic).
+
+    Some translations were never written and say `placeholder-...`: those sentences are left out.
+    """
     for entry in zip_json(archive, "hsk_sentences_audio/data/sentences.json"):
-        yield entry["chinese"], entry["translation"]["en"], entry["hsk_level"], entry["topic"]
+        english = entry["translation"]["en"]
+        if not english.startswith("placeholder"):
+            yield entry["chinese"], english, entry["hsk_level"], entry["topic"]
 
 
 def read_hsk(archive: Path) -> Iterator[Document]:
