@@ -28,11 +28,11 @@ from minimind.errors import ConfigError
 from minimind.eval.results import Evaluation, StageRecord, Stages, read_json, write_json
 from minimind.quickstart.words import WHY, Language
 
-SHARE = {"pretrain": 0.58, "sft": 0.18, "preferences": 0.06, "dpo": 0.06, "evaluation": 0.12}
+SHARE = {"pretrain": 0.60, "sft": 0.15, "preferences": 0.08, "dpo": 0.06, "evaluation": 0.11}
 """Shares of the minutes that are left after data, tokenizer and plan."""
 
-PROBLEMS_PER_SECOND = 16.0
-"""Problems sampled (4 answers each) in a second by `nano` on 2 CPU cores (docs/LOG.md)."""
+PROBLEMS_PER_SECOND = 10.0
+"""Problems that `nano` answers twice in a second on 2 CPU cores (docs/LOG.md)."""
 
 TEXT_HELD_OUT = 0.01
 """Share of the documents that no stage reads; bits per byte are measured on these."""
@@ -207,7 +207,6 @@ class Quickstart:
 
     def _preferences(self) -> StageRecord:
         from minimind import checkpoint
-        from minimind.data.document import is_held_out
         from minimind.train.preferences import (
             PreferenceConfig,
             make_preferences,
@@ -218,16 +217,20 @@ class Quickstart:
         limit = read_json(self._at("plan.json"))["problems"]
         out = self._at("preferences.jsonl")
         settings = PreferenceConfig(
-            limit=limit, held_out_share=QUESTIONS_HELD_OUT, seed=self.config.seed
+            samples=2,
+            max_new_tokens=128,
+            limit=limit,
+            held_out_share=QUESTIONS_HELD_OUT,
+            seed=self.config.seed,
         )
         self._command(
             "data", "preferences", self._at("sft"), "--problems", self._at("data/problems.jsonl"),
-            "--out", out, "--limit", limit, "--held-out-share", QUESTIONS_HELD_OUT,
+            "--out", out, "--limit", limit, "--samples", settings.samples,
+            "--max-new-tokens", settings.max_new_tokens,
+            "--held-out-share", QUESTIONS_HELD_OUT,
         )  # fmt: skip
         model, tokenizer = checkpoint.load(self._at("sft"))
         problems, _ = read_problems(self._at("data/problems.jsonl"))
-        # The held-out ones first, so that a small limit leaves enough to measure on.
-        problems.sort(key=lambda problem: not is_held_out(problem.prompt, QUESTIONS_HELD_OUT))
         with self._progress("answers", total=min(limit, len(problems)) * settings.samples) as go:
             made = make_preferences(
                 model, tokenizer, problems=problems, config=settings, on_answer=lambda _: go("")

@@ -52,7 +52,8 @@ class PreferenceConfig:
         top_p: of sampling.
         max_new_tokens: an answer that isn't finished by then is not used.
         batch_rows: answers decoded side by side.
-        limit: only so many problems, the first ones. None: all.
+        limit: only so many problems, held-out ones first: a small limit must leave enough of
+            them to measure on. None: all.
         held_out_share: held-out problems (by the hash of the prompt, as in SFT) are marked.
         chosen: `own` prefers a right answer of the model itself; `published` never uses one.
         seed: makes the answers repeatable.
@@ -180,7 +181,8 @@ def make_preferences(
         DataError: no problem fits the context.
     """
     context = model.config.max_position_embeddings
-    wanted = problems[: config.limit]
+    wanted = sorted(problems, key=lambda p: not is_held_out(p.prompt, config.held_out_share))
+    wanted = wanted[: config.limit]
     prompts = [tokenizer.render(_user(p.prompt), add_generation_prompt=True).ids for p in wanted]
     used = [
         (problem, ids)
