@@ -28,7 +28,7 @@ KINDS = ("none", "linear", "dynamic", "yarn")
 
 
 def read_stream(path: Path, tokenizer: Tokenizer, *, tokens: int) -> torch.Tensor:
-    """Return at least `tokens` ids of the documents' texts, each ended by <|endoftext|>.
+    """Return at least `tokens` ids of the documents' texts, each opened by <|endoftext|>.
 
     Raises:
         DataError: a row without text, or too little of it.
@@ -39,7 +39,7 @@ def read_stream(path: Path, tokenizer: Tokenizer, *, tokens: int) -> torch.Tenso
             row = json.loads(line)
             if "text" not in row:
                 raise DataError(f'{path}:{number}: needs rows of the form {{"text": "..."}}')
-            ids += [*tokenizer.encode(row["text"]), tokenizer.endoftext_id]
+            ids += [tokenizer.endoftext_id, *tokenizer.encode(row["text"])]
             if len(ids) >= tokens:
                 return torch.tensor(ids)
     raise DataError(f"{path}: {len(ids)} tokens, {tokens} are needed: fewer --windows, more text")

@@ -180,6 +180,18 @@ def test_weights_decide_the_share_of_bytes(corpus):
     assert 2.2 < laws / poems < 3.8  # rows are cut at 48 tokens, lines are not
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_every_file_has_its_share_from_the_first_rows_on(corpus, seed):
+    loader = loader_of(config_of(corpus, "text", epochs_limit=1), seed=seed)
+    sizes = [(corpus / name).stat().st_size for name in ("laws.jsonl", "poems.jsonl")]
+    quarter = loader.rows_per_epoch() // 4 // 4
+    for _ in zip(range(quarter), loader, strict=False):
+        pass
+    read = loader.state_dict()["stream"]["emitted"]
+    shares = [one / size for one, size in zip(read, sizes, strict=True)]
+    assert max(shares) - min(shares) < 0.1, shares
+
+
 def test_default_weights_end_a_pass_together(corpus):
     loader = loader_of(config_of(corpus, "text", epochs_limit=None))
     for _ in zip(range(60), loader, strict=False):

@@ -68,8 +68,12 @@ def main(argv: list[str]) -> int | None:
     if args.fresh:
         _delete(config)
     console = Console()
-    if not Quickstart(config, console).run():
-        console.print("stopped and saved; the same command continues", highlight=False)
+    try:
+        done = Quickstart(config, console).run()
+    except KeyboardInterrupt:
+        done = False
+    if not done:
+        console.print("stopped; the same command continues", highlight=False)
         return 130
     from minimind.eval.report import print_report, read_run, write_report
 
@@ -93,7 +97,7 @@ def _language(wish: str) -> Literal["zh", "en"]:
 
 
 def _delete(config: QuickstartConfig) -> None:
-    """Delete an earlier quickstart, and nothing else that may be in the folder."""
+    """Delete an earlier quickstart, its folder and all: only it can have been made there."""
     if config.out.exists() and any(config.out.iterdir()):
         if not (config.out / "settings.json").exists():
             raise ConfigError(f"--fresh: {config.out} is not a quickstart; it is left as it is")

@@ -135,6 +135,10 @@ class WindowedFile:
         self.place, self._window = Place(**state), None
 
 
+HEAD_START_BYTES = 1000.0
+"""About a document: enough to vary the order between seeds, too little to keep a file waiting."""
+
+
 class MixedStream:
     """Rows of several files, mixed so that each file's share of the bytes is its weight.
 
@@ -159,7 +163,7 @@ class MixedStream:
             for path, size in zip(files, sizes, strict=True)
         ]  # fmt: skip
         head_start = random.Random(f"{seed}:mix")
-        self.emitted = [head_start.random() * 1e3 * weight for weight in self.weights]
+        self.emitted = [head_start.random() * HEAD_START_BYTES for _ in self.weights]
         self.rows = 0
 
     def __iter__(self) -> Iterator[Drawn]:

@@ -161,7 +161,9 @@ def preferences(run: Run, say: Writer) -> list[Block]:
     measures = run.evaluation.results.get("dpo", {})
     points = []
     if loss := measures.get("dpo_loss"):
-        points.append(say("dpo_loss", n=loss.n, after=loss.value))
+        start = run.evaluation.get("sft", "dpo_loss")
+        before = start.value if start else math.log(2)
+        points.append(say("dpo_loss", n=loss.n, before=before, after=loss.value))
     if accuracy := measures.get("preference_accuracy"):
         words = against_chance(accuracy, language=say.language)
         points.append(

@@ -126,8 +126,8 @@ WORDS: dict[Language, Mapping[str, str]] = {
         "unsure as "
         "between {p_before:.1f} equally likely tokens before, {p_after:.1f} after.",
         "dpo": "Does it prefer right answers?",
-        "dpo_loss": "DPO's loss on {n} held-out pairs: 0.693 → **{after:.3f}** (0.693 is ln 2, no "
-        "preference).",
+        "dpo_loss": "DPO's loss on {n} held-out pairs: {before:.3f} → **{after:.3f}** (0.693 is "
+        "ln 2, no preference).",
         "dpo_accuracy": "Relative to the SFT model it moved towards the verified answer in "
         "**{value:.0%}** of the pairs ({interval}): {chance}.",
         "dpo_raw": "Taken absolutely, the verified answer is the likelier one in {value:.0%} of "
@@ -203,7 +203,7 @@ WORDS: dict[Language, Mapping[str, str]] = {
         "（之后：{interval}）。换句话说，之前好比在 {p_before:.1f} 个同样可能的词元中犹豫，之后是 "
         "{p_after:.1f} 个。",
         "dpo": "它偏好正确的答案吗？",
-        "dpo_loss": "{n} 对留出数据上的 DPO 损失：0.693 → **{after:.3f}**（0.693 即 ln 2，"
+        "dpo_loss": "{n} 对留出数据上的 DPO 损失：{before:.3f} → **{after:.3f}**（0.693 即 ln 2，"
         "表示没有偏好）。",
         "dpo_accuracy": "与 SFT 模型相比，有 **{value:.0%}** "
         "的数据对（{interval}）向验证过的答案移动：{chance}。",
@@ -219,7 +219,7 @@ WORDS: dict[Language, Mapping[str, str]] = {
         "choice_icd": "疾病的中文名是哪个",
         "question": "题型", "after": "阶段之后", "correct": "正确率", "interval": "95 % 区间",
         "n": "题数", "verdict": "结论",
-        "samples": "各阶段的它怎么说话",
+        "samples": "各阶段模型的输出",
         "prompt": "提示：{prompt}", "output": "输出", "empty": "（空：它立刻停下了）",
         "can": "这样的模型能做什么、不能做什么",
         "data": "它读过什么",
@@ -264,7 +264,7 @@ ABILITIES: dict[Language, tuple[str, ...]] = {
         "聊天时会一问一答并停下来。",
         "**事实：不能。** 它只读过几类文本、几百万字，没有百科，也没有新闻。"
         "它关于世界的说法只是听起来像真的。",
-        "**法律和医学：绝不能依赖。** 条号、术语、症状会被它流畅而错误地混在一起。",
+        "**法律和医学：绝不能依赖。** 它会把条文序号、术语和症状混在一起，读着流畅，其实是错的。",
         "**算术：靠运气。** 它模仿解题的样子，并不真的计算。上面若给出了做对的比例，"
         "其余都是自信的错误。",
         "**记性很短。** 一次只看 {context} 个词元，而且看不太清。",

@@ -1,7 +1,7 @@
 """Data -> tokenizer -> pretrain -> SFT -> preferences -> DPO -> evaluation, each resumable.
 
-Nothing trains here: a stage is the command that a user would type, and it is printed. What is done
-is written to `stages.json`, so that a quickstart that was interrupted continues where it was.
+Nothing trains here: a stage does what the command that it prints does. What is done is written to
+`stages.json`, so that a quickstart that was interrupted continues where it was.
 
     runs/quickstart/
       data/  tokenizer/  pretrain/  sft/  preferences.jsonl  dpo/
@@ -11,7 +11,6 @@ is written to `stages.json`, so that a quickstart that was interrupted continues
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import time
@@ -28,7 +27,7 @@ from minimind.errors import ConfigError
 from minimind.eval.results import Evaluation, StageRecord, Stages, read_json, write_json
 from minimind.quickstart.words import WHY, Language
 
-SHARE = {"pretrain": 0.60, "sft": 0.15, "preferences": 0.08, "dpo": 0.06, "evaluation": 0.11}
+SHARE = {"pretrain": 0.58, "sft": 0.16, "preferences": 0.07, "dpo": 0.06, "evaluation": 0.13}
 """Shares of the minutes that are left after data, tokenizer and plan."""
 
 PROBLEMS_PER_SECOND = 10.0
@@ -201,7 +200,8 @@ class Quickstart:
             "--init.checkpoint", self._at("pretrain"),
             "--data.train", self._at("data/sft.jsonl"),
             "--data.validation-share", QUESTIONS_HELD_OUT,
-            "--train.batch-rows", 16,
+            # As many tokens a step as in pretraining: rows are 512 long here, 256 there.
+            "--train.batch-rows", 8,
             "--train.steps", steps,
         ])  # fmt: skip
 
@@ -226,7 +226,7 @@ class Quickstart:
         self._command(
             "data", "preferences", self._at("sft"), "--problems", self._at("data/problems.jsonl"),
             "--out", out, "--limit", limit, "--samples", settings.samples,
-            "--max-new-tokens", settings.max_new_tokens,
+            "--max-new-tokens", settings.max_new_tokens, "--seed", self.config.seed,
             "--held-out-share", QUESTIONS_HELD_OUT,
         )  # fmt: skip
         model, tokenizer = checkpoint.load(self._at("sft"))
@@ -313,10 +313,13 @@ class Quickstart:
     def _check_same(self) -> None:
         path = self._at("settings.json")
         if not path.exists():
+            if self.out.is_dir() and any(self.out.iterdir()):
+                raise ConfigError(f"{self.out} holds other files: give a new or an empty --out")
             self.out.mkdir(parents=True, exist_ok=True)
             write_json(path, self.config.identity)
+        if not self._at("stages.json").exists():
             self.stages = self._described()
-            return
+            self.stages.save(self._at("stages.json"))
         for key, then in read_json(path).items():
             now = self.config.identity.get(key)
             if now != then:
@@ -328,24 +331,27 @@ class Quickstart:
     def _described(self) -> Stages:
         import torch
 
-        from minimind.model import CausalLM
+        from minimind.config import TrainConfig
+        from minimind.doctor.checks import usable_cores
+        from minimind.model.accounting import count_parameters
         from minimind.settings import load_model_config
+        from minimind.train.device import pick_device
 
         shape = replace(load_model_config(self.config.model), vocab_size=self.config.vocab_size)
-        with torch.device("meta"):
-            parameters = sum(weight.numel() for weight in CausalLM(shape).parameters())
-        repeat = f"minimind quickstart --out {self.out} --seed {self.config.seed} --fresh"
+        device = pick_device(TrainConfig()).type
+        flags = {"out": self.out, "minutes": self.config.minutes, **self.config.identity}
+        words = [f"--{k.replace('_', '-')} {v}" for k, v in flags.items() if v is not None]
         bigger = "minimind train pretrain 64m --data.train YOUR.jsonl --train.tokens 1_300_000_000"
         return Stages(
             preset=self.config.model,
-            device=f"cpu ({os.cpu_count()} cores)",
+            device=f"cpu ({usable_cores()} cores)" if device == "cpu" else device,
             torch=torch.__version__,
             seed=self.config.seed,
-            parameters=parameters,
+            parameters=count_parameters(shape).total,
             started=datetime.now().astimezone().isoformat(timespec="seconds"),
             commands={
                 "chat": f"minimind chat {self.out}/dpo",
-                "repeat": repeat,
+                "repeat": f"minimind quickstart {' '.join(words)} --fresh",
                 "bigger": bigger,
             },
         )
