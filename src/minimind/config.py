@@ -39,6 +39,11 @@ class RopeScaling:
     def __post_init__(self) -> None:
         if self.factor < 1.0:
             raise ConfigError(f"model.rope_scaling.factor = {self.factor}: must be at least 1")
+        if self.original_max_position_embeddings < 1:
+            raise ConfigError(
+                "model.rope_scaling.original_max_position_embeddings = "
+                f"{self.original_max_position_embeddings}: must be at least 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +121,10 @@ class LoraConfig:
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"lora.dropout = {self.dropout}: from 0 to below 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class InitConfig:
@@ -139,8 +148,9 @@ class DataConfig:
     """What is read and how rows are made.
 
     Attributes:
-        train: paths, globs, or `catalogue:NAME` of JSONL (.zst, .gz) files.
-        weights: one number a path; how often it is drawn. None: in proportion to its bytes.
+        train: paths, globs, or `catalogue:NAME` of JSONL or .txt files (.zst, .gz).
+        weights: one number a path: its share of the bytes that are read. None: its size, so that
+            all end a pass together.
         kind: `text` packs documents; `chat` packs whole conversations with the answer mask;
             `preference` pads pairs.
         sequence_length: tokens in a row.
@@ -184,6 +194,10 @@ class ObjectiveConfig:
     temperature: float = 2.0
     alpha: float = 0.5
 
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ConfigError(f"objective.temperature = {self.temperature}: must be above 0")
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
@@ -211,6 +225,18 @@ class OptimConfig:
     warmup_share: float = 0.02
     decay_share: float = 0.4
     final_lr_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.clip_grad_norm > 0:
+            raise ConfigError(
+                f"optim.clip_grad_norm = {self.clip_grad_norm}: must be above 0; inf never clips"
+            )
+        for name in ("lr", "muon_lr", "eps", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"optim.{name} = {getattr(self, name)}: must not be negative")
+        for name, values in (("betas", self.betas), ("muon_momentum", (self.muon_momentum,))):
+            if not all(0 <= value < 1 for value in values):
+                raise ConfigError(f"optim.{name} = {getattr(self, name)}: from 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +268,12 @@ class TrainConfig:
     max_bad_steps: int = 10
     deterministic: bool = False
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "tokens", "epochs", "threads", "max_bad_steps"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"train.{name} = {value}: must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,14 +70,22 @@ def atomic_directory(target: Path) -> Iterator[DirectoryWriter]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a small file as a whole."""
+    """Replace a small file as a whole.
+
+    Raises:
+        CheckpointError: the disk is full or can't be written; the old file is as it was.
+    """
     temp = path.with_name(f".{path.name}{_TEMP}{os.getpid()}")
-    with temp.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temp.replace(path)
-    _fsync_directory(path.parent)
+    try:
+        with temp.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temp.replace(path)
+        _fsync_directory(path.parent)
+    except OSError as error:
+        temp.unlink(missing_ok=True)
+        raise CheckpointError(_explain(path, error)) from error
 
 
 def read_manifest(directory: Path) -> dict[str, dict[str, int | str]] | None:

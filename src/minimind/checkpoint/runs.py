@@ -107,9 +107,20 @@ def best(run_directory: Path) -> Path:
     return directory
 
 
-def prune(run_directory: Path, *, keep_last: int, keep_best: bool = True) -> list[Path]:
-    """Remove all but the last `keep_last` checkpoints and the best; return what was removed."""
-    kept = set(list_checkpoints(run_directory)[-max(1, keep_last) :])
+def prune(
+    run_directory: Path, *, keep_last: int, keep_best: bool = True, newest: int | None = None
+) -> list[Path]:
+    """Remove all but the last `keep_last` checkpoints and the best; return what was removed.
+
+    Args:
+        run_directory: RUN.
+        keep_last: how many of the newest stay.
+        keep_best: the best by validation stays too.
+        newest: the step that the run is at. Past it lie only damaged ones that a resume fell back
+            from: they don't count, and go.
+    """
+    own = [p for p in list_checkpoints(run_directory) if newest is None or step_of(p) <= newest]
+    kept = set(own[-max(1, keep_last) :])
     record = _read_best(run_directory) if keep_best else None
     if record is not None:
         kept.add(run_directory / "checkpoints" / str(record["checkpoint"]))

@@ -16,7 +16,7 @@ VERBS = {
     "doctor": "check this machine, time real training steps, estimate time and cost",
     "params": "parameters, FLOPs per token and memory of a model preset",
     "tokenizer": "train | show | encode | report",
-    "data": "list | fetch | build | preferences: sources with licences, rows for each stage",
+    "data": "list | fetch | build | preview | preferences: licensed sources, rows for each stage",
     "train": "run a stage: pretrain, sft, dpo, lora, distill, or your own TOML",
     "chat": "talk to a checkpoint in the terminal",
     "generate": "complete one prompt, or a file of them",

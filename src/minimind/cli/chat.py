@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -199,7 +200,8 @@ def talk(
         interactive=interactive,
     )
     if interactive:
-        import readline  # noqa: F401  (importing it gives input() line editing and history)
+        with contextlib.suppress(ImportError):  # absent on Windows
+            import readline  # noqa: F401  (importing it gives input() line editing and history)
 
         parameters = sum(p.numel() for p in model.parameters()) / 1e6
         chat.notes.print(

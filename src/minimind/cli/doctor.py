@@ -47,6 +47,7 @@ def main(argv: list[str]) -> int:
         if value is not None and value < 0:
             raise UserError(f"--{name} {value}: must not be negative")
     from minimind import doctor
+    from minimind.model.accounting import count_parameters
     from minimind.settings import load_run_config
     from minimind.train.device import pick_device
 
@@ -66,10 +67,12 @@ def main(argv: list[str]) -> int:
         trial = doctor.time_training(config, seconds=args.seconds, rates=rates)
         plan = doctor.estimate(
             trial,
-            parameters=doctor.count_parameters(config.model),
+            parameters=count_parameters(config.model).total,
             tokens=args.tokens,
             price=args.price,
         )
+    elif args.seconds:
+        notes.print("training was not timed: mend the errors first")
     if args.json:
         figures = {
             "checks": [dataclasses.asdict(check) for check in checks],

@@ -138,8 +138,9 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
 def _prompt_rows(args: Args) -> list[dict[str, Any]]:
     if (args.prompt is None) == (args.file is None):
         raise UserError("give one prompt, or --file with many")
-    if args.n < 1:
-        raise UserError(f"--n {args.n}: must be at least 1")
+    for flag, value in (("n", args.n), ("batch-rows", args.batch_rows)):
+        if value < 1:
+            raise UserError(f"--{flag} {value}: must be at least 1")
     if args.n > 1 and args.sampling.temperature == 0:
         raise UserError(f"--n {args.n} with --temperature 0 gives the same answer every time")
     rows: list[dict[str, Any]]

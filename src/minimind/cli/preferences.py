@@ -22,14 +22,14 @@ class Args:
     Attributes:
         checkpoint: the model after SFT.
         problems: JSON lines with prompt, solution and answer_value, from `minimind data build`.
-        out: where the pairs go; `<out>.meta.json` says how they came about.
+        out: where the pairs go; `<name>.meta.json` beside it says how they came about.
         samples: answers sampled for each problem.
         pairs: pairs kept for each problem.
         temperature: of sampling; high, so that mistakes are found.
         max_new_tokens: an answer that isn't finished by then is not used.
         chosen: own takes a right answer of the model itself where there is one.
         limit: only so many problems.
-        held_out_share: problems that are marked as held out, by the hash of their text.
+        held_out_share: share of the problems that are marked as held out, by their hash.
         batch_rows: answers decoded side by side.
         seed: makes the answers repeatable.
         json: print the counts as JSON.

@@ -32,5 +32,7 @@ def is_held_out(text: str, share: float) -> bool:
     By the hash of its text, never by position: adding, removing or reordering documents moves none
     from one side to the other, and equal texts are always on the same side.
     """
-    digest = hashlib.blake2b(text.strip().encode(), digest_size=8).digest()
+    # JSON may carry half a surrogate pair; it must not end a run.
+    data = text.strip().encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(data, digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64

@@ -75,7 +75,7 @@ class Encoder:
                 elif isinstance(drawn.row, PreferenceRow):
                     yield self._preference(drawn.row)
             except DataError as error:
-                raw = json.dumps(asdict(drawn.row), ensure_ascii=False).encode()
+                raw = json.dumps(asdict(drawn.row), ensure_ascii=False).encode(errors="replace")
                 self.rejects.add(drawn.file, drawn.line, str(error), raw)
                 yield Item()
 

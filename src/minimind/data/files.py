@@ -27,6 +27,7 @@ def data_files(
     """
     if split == "validation" and config.validation is not None:
         return [(path, text_bytes(path) or 1.0) for path in expand_paths(config.validation)]
+    expand_paths(resolved(pattern, config.kind) for pattern in config.train)  # complains if empty
     weights = config.weights
     if weights is not None and len(weights) != len(config.train):
         raise ConfigError(
@@ -36,7 +37,6 @@ def data_files(
     if weights is not None and min(weights) <= 0:
         raise ConfigError(f"data.weights = {weights}: every weight must be above 0")
     files: dict[Path, float] = {}
-    expand_paths(resolved(pattern, config.kind) for pattern in config.train)  # complains if empty
     for number, pattern in enumerate(config.train):
         paths = expand_paths([resolved(pattern, config.kind)])
         total = sum(map(text_bytes, paths)) or 1

@@ -168,6 +168,8 @@ def _preference(value: dict[str, Any]) -> PreferenceRow:
         messages = _messages(side, field)
         if messages[0]["role"] == "assistant":
             messages = prompt + messages
+        elif prompt and prompt[0]["role"] == "system" and messages[0]["role"] != "system":
+            messages = [prompt[0], *messages]
         if messages[-1]["role"] != "assistant" or not _says_something(messages[-1]):
             raise RowError(f"{field!r} must end with what the assistant says")
         sides.append(messages)
@@ -218,7 +220,10 @@ def _alpaca(value: dict[str, Any], field: str) -> list[Message]:
     messages: list[Message] = []
     if isinstance(system := value.get("system"), str) and system:
         messages.append({"role": "system", "content": system})
-    for turn in value.get("history") or []:
+    history = value.get("history") or []
+    if not isinstance(history, list):
+        raise RowError("'history' must be a list of [question, answer]")
+    for turn in history:
         if not (isinstance(turn, list) and len(turn) == 2):
             raise RowError("'history' must be a list of [question, answer]")
         messages += [{"role": "user", "content": str(turn[0])},

@@ -103,6 +103,11 @@ class Loader:
         Raises:
             DataError: the data, the tokenizer or the way rows are made is not that of the state.
         """
+        if state.get("version") != STATE_VERSION:
+            raise DataError(
+                f"the loader's state has version {state.get('version')}, not {STATE_VERSION}: "
+                "resume with the minimind that wrote it, or start a new run from the checkpoint"
+            )
         ours = self._identity
         for key, theirs in state["identity"].items():
             if theirs != ours.get(key):
@@ -207,7 +212,12 @@ class Loader:
         if self.config.kind == "preference":
             pad = self.tokenizer.pad_id
             batches = [
-                collate_pairs([s for pair in part for s in pair], pad_id=pad) for part in micro
+                collate_pairs(
+                    [s for pair in part for s in pair],
+                    pad_id=pad,
+                    length=self.config.sequence_length,
+                )
+                for part in micro
             ]
         else:
             masked = self.config.document_mask and self.config.pack

@@ -231,9 +231,16 @@ def collate(rows: Sequence[PackedRow], *, document_mask: bool) -> Batch:
     )
 
 
-def collate_pairs(sides: Sequence[tuple[np.ndarray, np.ndarray]], *, pad_id: int) -> Batch:
-    """Pad (tokens, labels) of chosen and rejected sides, in turn, to the longest of them."""
+def collate_pairs(
+    sides: Sequence[tuple[np.ndarray, np.ndarray]], *, pad_id: int, length: int
+) -> Batch:
+    """Pad (tokens, labels) of chosen and rejected sides, in turn, to the longest of them.
+
+    Rounded up to a quarter of `length`: torch.compile then meets four shapes, not hundreds.
+    """
+    quarter = -(-length // 4)
     longest = max(len(tokens) for tokens, _ in sides)
+    longest = min(length, -(-longest // quarter) * quarter)
     inputs = np.full((len(sides), longest), pad_id, np.int64)
     labels = np.full((len(sides), longest), IGNORE, np.int64)
     for row, (tokens, learnt) in enumerate(sides):

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import zstandard
 
-from minimind.data.formats import Kind, Row, RowError, TextRow, parse_row
+from minimind.data.formats import Kind, Row, RowError, parse_row
 from minimind.errors import DataError
 
 SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".json.zst", ".txt", ".txt.zst", ".txt.gz")
@@ -92,9 +92,15 @@ class Rejects:
     def __post_init__(self) -> None:
         """Take over what an interrupted run has already written down."""
         if self.path is not None and self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                row = json.loads(line)
-                self._count(row["file"], row["line"], row["reason"])
+            whole = []
+            for line in self.path.read_bytes().split(b"\n"):
+                try:
+                    row = json.loads(line)
+                    self._count(row["file"], row["line"], row["reason"])
+                except (ValueError, KeyError, TypeError):
+                    continue  # empty, or cut in half by a kill
+                whole.append(line + b"\n")
+            self.path.write_bytes(b"".join(whole))
 
     @property
     def total(self) -> int:
@@ -238,7 +244,7 @@ def read_rows(
     for at, line in read_lines(path, start or Cursor(), rejects):
         try:
             text = line.decode("utf-8-sig" if at.offset == 0 else "utf-8")
-            row = TextRow(text.strip()) if plain else parse_row(json.loads(text), kind)
+            row = parse_row({"text": text.strip()} if plain else json.loads(text), kind)
         except UnicodeDecodeError as error:
             rejects.add(path, at.line, f"not UTF-8: byte {error.start} of the line", line)
         except RecursionError:
@@ -247,6 +253,8 @@ def read_rows(
             rejects.add(path, at.line, f"not JSON: {error.msg} at column {error.colno}", line)
         except RowError as error:
             rejects.add(path, at.line, str(error), line)
+        except ValueError as error:  # json: an integer of thousands of digits
+            rejects.add(path, at.line, f"not JSON: {error}", line)
         else:
             yield at, len(line), row
 

@@ -12,6 +12,7 @@ from minimind.data.formats import TextRow
 from minimind.data.loader import Loader
 from minimind.data.reader import Rejects
 from minimind.data.stream import EmptySideError, Selection, WindowedFile
+from minimind.errors import ConfigError, DataError
 from minimind.tokenizer import Tokenizer
 
 VALIDATION_SEED = 0
@@ -32,6 +33,8 @@ def validation_batches(
     Raises:
         DataError: a file is missing, or no row of `data.validation` can be used.
     """
+    if rows < 1:
+        raise ConfigError(f"log.validate_rows = {rows}: must be at least 1")
     loader = Loader(
         _one_pass(config), tokenizer, batch_rows=rows, micro_batch_rows=micro_batch_rows,
         seed=VALIDATION_SEED, split="validation",
@@ -41,6 +44,10 @@ def validation_batches(
         return next(steps)
     except EmptySideError:
         return []
+    except DataError:
+        if config.validation is not None:
+            raise
+        return []  # held-out rows that can't be used; the training side speaks for the data
 
 
 def held_out_texts(config: DataConfig, *, max_bytes: int = 1 << 20) -> dict[str, list[str]]:
@@ -60,7 +67,7 @@ def held_out_texts(config: DataConfig, *, max_bytes: int = 1 << 20) -> dict[str,
         while size < max_bytes and (drawn := file.next()) is not None:
             if isinstance(drawn.row, TextRow):
                 kept.append(drawn.row.text)
-                size += len(drawn.row.text.encode())
+                size += len(drawn.row.text.encode(errors="replace"))
         if kept:
             texts[_stem(path)] = kept
     return texts

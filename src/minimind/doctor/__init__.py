@@ -4,7 +4,6 @@ from minimind.doctor.checks import Check, check_machine, find_nvidia
 from minimind.doctor.timing import (
     Estimate,
     Trial,
-    count_parameters,
     estimate,
     matrix_rates,
     time_training,
@@ -16,7 +15,6 @@ __all__ = [
     "Estimate",
     "Trial",
     "check_machine",
-    "count_parameters",
     "estimate",
     "find_nvidia",
     "matrix_rates",

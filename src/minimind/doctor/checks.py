@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 
 from minimind.config import RunConfig
-from minimind.doctor.timing import count_parameters
-from minimind.train.device import pick_device
+from minimind.model.accounting import count_parameters
+from minimind.train.device import cpp_compiler, pick_device
 
 Level = Literal["ok", "warning", "error"]
 GB = 1e9
@@ -116,9 +116,8 @@ def check_bf16(rates: dict[str, float]) -> Check:
 
 def check_compiler() -> Check:
     """Look for the C++ compiler that torch.compile uses on a CPU."""
-    names = [os.environ["CXX"]] if os.environ.get("CXX") else []
-    names += ["cl"] if sys.platform == "win32" else ["g++", "clang++", "c++"]
-    if path := next(filter(None, map(shutil.which, names)), None):
+    path, names = cpp_compiler()
+    if path:
         return Check("C++ compiler", "ok", path)
     return Check(
         "C++ compiler", "warning", f"none ({', '.join(names)})",
@@ -201,7 +200,7 @@ def check_machine(config: RunConfig, *, rates: dict[str, float]) -> list[Check]:
     device, out = pick_device(config.train), Path(config.out).absolute()
     while not out.exists():
         out = out.parent
-    parameters = count_parameters(config.model)
+    parameters = count_parameters(config.model).total
     build = torch.version.cuda or getattr(torch.version, "hip", None)
     checks = [
         check_python(),

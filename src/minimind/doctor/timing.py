@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from minimind.config import ModelConfig, RunConfig
+from minimind.config import RunConfig
 from minimind.data.batch import Batch
 from minimind.model import CausalLM
 from minimind.model.accounting import training_flops_per_token
@@ -66,12 +66,6 @@ class Estimate:
     tokens: int
     hours: float
     cost: float | None
-
-
-def count_parameters(model: ModelConfig) -> int:
-    """Return the number of parameters (tied weights count once) without making them."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in CausalLM(model).parameters())
 
 
 def matrix_rate(device: torch.device, *, dtype: torch.dtype, seconds: float = 1.0) -> float:

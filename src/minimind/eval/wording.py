@@ -64,6 +64,8 @@ DETAILS: dict[Language, Mapping[str, str]] = {
         "pretrain steps": "预训练步数", "sft steps": "SFT 步数", "problems": "题目",
         "pairs": "偏好对", "measures": "指标", "answers": "回答",
         "answers: right": "答对", "answers: wrong": "答错",
+        "answers: unclear": "无法判定", "answers: too long": "未写完",
+        "pairs: held out": "留出的偏好对",
     },
 }  # fmt: skip
 """What `StageRecord.details` may name; anything else is shown as it is."""

@@ -228,7 +228,8 @@ class CausalLM(nn.Module):
             self._attention,
             device=device,
             needs_blocks=document_ids is not None or any(w and w < T for w in self._windows),
-            needs_grad=torch.is_grad_enabled() and self.output_weight.requires_grad,
+            needs_grad=torch.is_grad_enabled()
+            and any(weight.requires_grad for weight in self.parameters()),
         )
         masks = build_masks(
             backend, windows=self._windows, T=T, device=device, document_ids_BT=document_ids

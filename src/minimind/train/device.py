@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from typing import Literal
 
 import torch
@@ -76,6 +79,13 @@ def has_fast_bf16(device: torch.device) -> bool:
         # AVX512-BF16 (Zen 4, Cooper Lake) or AMX (Sapphire Rapids)
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return False
+
+
+def cpp_compiler() -> tuple[str | None, list[str]]:
+    """Return the C++ compiler that torch.compile would use on a CPU, and the names looked for."""
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else []
+    names += ["cl"] if sys.platform == "win32" else ["g++", "clang++", "c++"]
+    return next(filter(None, map(shutil.which, names)), None), names
 
 
 def peak_flops(device: torch.device) -> float | None:

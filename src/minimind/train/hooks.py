@@ -65,14 +65,19 @@ class Log:
         self._every = _Every(every)
         self._flops_per_token, self._peak_flops = flops_per_token, peak_flops
         self._tokens, self._seconds = 0, 0.0
+        self._noted = -1
         self._progress: Progress | None = None
 
     def __call__(self, trainer: Trainer, report: StepReport, /) -> None:
         """Note the step; write a line when it is due."""
-        if trainer.step != self._every._done:
+        # The hooks run twice for the last step when the data ends before the steps do.
+        again = trainer.step == self._noted
+        self._noted = trainer.step
+        if not again:
             self._tokens += report.tokens
             self._seconds += report.seconds
-        if self._every.due(trainer) or report.skipped:
+        due = self._every.due(trainer)
+        if (due and not (again and report.skipped)) or (report.skipped and not again):
             self._write(trainer, report)
         if trainer.ending and self._progress is not None:
             self._progress.stop()
@@ -285,7 +290,12 @@ class Save:
         trainer.last_checkpoint = self.save(trainer)
         if best_loss is not None:
             checkpoint.record_best(self.run, step=report.step, validation_loss=best_loss)
-        checkpoint.prune(self.run, keep_last=self.config.keep_last, keep_best=self.config.keep_best)
+        checkpoint.prune(
+            self.run,
+            keep_last=self.config.keep_last,
+            keep_best=self.config.keep_best,
+            newest=trainer.step,
+        )
 
     def _new_best_loss(self, step: int) -> float | None:
         """Return this step's validation loss if there is one and it is the lowest so far."""
@@ -293,7 +303,11 @@ class Save:
             return None
         validated_step, loss = self.validation.last
         best_loss = checkpoint.best_loss(self.run)
-        improved = validated_step == step and (best_loss is None or loss < best_loss)
+        improved = (
+            validated_step == step
+            and math.isfinite(loss)
+            and (best_loss is None or loss < best_loss)
+        )
         return loss if improved else None
 
 

@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+from minimind.errors import RunError
 from minimind.train.trackers import Tracker
 
 
@@ -27,8 +28,14 @@ class MetricsLog:
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in figures.items()
         }
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **clean}) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **clean}) + "\n")
+        except OSError as error:
+            raise RunError(
+                f"{self.path} can't be written: {error.strerror}. Make room, then continue with "
+                "--resume from the last checkpoint"
+            ) from error
         if self._tracker is not None:
             numbers = {name: float(value) for name, value in clean.items() if value is not None}
             self._tracker.log(numbers, step=step)

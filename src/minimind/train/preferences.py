@@ -75,6 +75,10 @@ class PreferenceConfig:
             if getattr(self, name) < 1:
                 flag = name.replace("_", "-")
                 raise ConfigError(f"--{flag} {getattr(self, name)}: must be at least 1")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"--limit {self.limit}: must be at least 1")
+        if not 0 <= self.held_out_share < 1:
+            raise ConfigError(f"--held-out-share {self.held_out_share}: from 0 to below 1")
         if self.chosen not in {"own", "published"}:
             raise ConfigError(f"--chosen {self.chosen!r}: must be own or published")
 

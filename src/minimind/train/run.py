@@ -13,8 +13,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +33,7 @@ from minimind.model.accounting import training_flops_per_token
 from minimind.settings import dump_run_config
 from minimind.tokenizer import Tokenizer
 from minimind.train import hooks
-from minimind.train.device import peak_flops, pick_device
+from minimind.train.device import cpp_compiler, peak_flops, pick_device
 from minimind.train.distributed import World
 from minimind.train.metrics import MetricsLog
 from minimind.train.optim import build_optimizer
@@ -101,6 +99,9 @@ def _run(config: RunConfig, *, resume: bool, console: Console, world: World) -> 
     _check_length(config)
     model.to(device).set_attention(config.train.attention)
     objective = build_objective(config, tokenizer, device=device)
+    if world.is_main:
+        data_files(config.data, "train")  # builds what the catalogue names, once
+    world.barrier()
     files = [path for path, _ in data_files(config.data, "train")]
     loader = make_loader(
         config.data,
@@ -189,12 +190,10 @@ def _check_length(config: RunConfig) -> None:
 
 def _compilable(train: TrainConfig, device: torch.device, *, console: Console) -> TrainConfig:
     """Switch `torch.compile` off where the compiler that it needs is missing."""
-    compilers = ("cl",) if sys.platform == "win32" else ("g++", "clang++", "c++")
-    if not train.compile or device.type == "mps" or any(map(shutil.which, compilers)):
+    compiler, names = cpp_compiler()
+    if not train.compile or device.type == "mps" or compiler:
         return train
-    console.print(
-        f"train.compile is off: no C++ compiler here ({', '.join(compilers)})", markup=False
-    )
+    console.print(f"train.compile is off: no C++ compiler here ({', '.join(names)})", markup=False)
     return dataclasses.replace(train, compile=False)
 
 

@@ -54,6 +54,11 @@ def model_and_tokenizer(config: RunConfig, *, resumed: Path | None) -> tuple[Cau
         tokenizer = Tokenizer.load(config.init.tokenizer or "default")
         _check_fit(tokenizer, config)
         return CausalLM(config.model), tokenizer
+    if config.lora is not None and config.init.rope_scaling is not None:
+        raise ConfigError(
+            "[lora] saves only adapters, so init.rope_scaling would be lost: stretch the base in a "
+            "run without [lora] first, then start from that"
+        )
     model, tokenizer = _load_start(config)
     if config.lora is not None:
         inject_lora(model, config.lora)

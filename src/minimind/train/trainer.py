@@ -130,7 +130,8 @@ class Trainer:
         self._stop = GracefulStop()
         model.set_gradient_checkpointing(config.gradient_checkpointing)
         self._loss: Callable[[CausalLM, Batch], Loss] = (
-            torch.compile(objective) if config.compile else objective
+            # One kernel a shape, whatever was seen before: a resume meets shapes in another order.
+            torch.compile(objective, dynamic=False) if config.compile else objective
         )
 
     def fit(self) -> StepReport | None:
