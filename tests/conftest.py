@@ -1,6 +1,8 @@
 """Settings that every test needs before torch is imported."""
 
+import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -8,4 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+# A shell that starts us in the background has SIGINT ignored, and every child inherits that: the
+# tests that interrupt would wait for ever.
+with contextlib.suppress(ValueError):  # not in the main thread
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, str(Path(__file__).parent))

@@ -113,7 +113,7 @@ def test_the_embedded_corpus(built):
     texts = [row.text for row in rows if isinstance(row, TextRow)]
     assert len(texts) == len(set(texts)) > 40_000
     assert sum(len(text.encode()) for text in texts) > 20e6
-    conversations = rows_of(built / "sft.jsonl", "chat")
+    conversations = rows_of(built / "sft.jsonl", "chat") + rows_of(built / "self.jsonl", "chat")
     assert 20_000 <= len(conversations) <= 25_500
     problems = [json.loads(line) for line in (built / "problems.jsonl").open(encoding="utf-8")]
     assert len(problems) > 1_000

@@ -111,6 +111,11 @@ def test_positions_restart():
 
 def test_pairs_are_padded_to_the_longest():
     sides = [(np.array([1, 2, 3]), np.array([2, 3, IGNORE])), (np.array([1]), np.array([IGNORE]))]
-    batch = collate_pairs(sides, pad_id=END)
+    batch = collate_pairs(sides, pad_id=END, length=3)
     assert torch.equal(batch.input_ids, torch.tensor([[1, 2, 3], [1, END, END]]))
     assert torch.equal(batch.labels, torch.tensor([[2, 3, -100], [-100] * 3]))
+    widths = set()
+    for n in range(1, 65):
+        side = (np.arange(n), np.arange(n))
+        widths.add(collate_pairs([side], pad_id=END, length=64).input_ids.shape[1])
+    assert widths == {16, 32, 48, 64}  # few shapes, whatever the lengths

@@ -50,7 +50,7 @@ class Fetch:
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """Make training files: pretrain/*.jsonl, sft.jsonl, problems.jsonl, ledger.json.
+    """Make pretrain/*.jsonl, sft.jsonl, self.jsonl (who it is), problems.jsonl and ledger.json.
 
     Attributes:
         sources: names of sources, or the groups `embedded` and `full`.

@@ -51,7 +51,7 @@ def build(
     *,
     on_progress: OnProgress = lambda source, state: None,
 ) -> Built:
-    """Fetch sources; write `pretrain/*.jsonl`, `sft.jsonl`, `problems.jsonl`, `ledger.json`.
+    """Fetch sources; write `pretrain/`, `sft.jsonl`, `self.jsonl`, `problems.jsonl`, `ledger.json`.
 
     Args:
         names: sources, or the groups `embedded` and `full`.
@@ -142,12 +142,16 @@ def _write_instructions(
             )
             rows += made
     own = list(own_conversations())
-    rows += [{"messages": m, "source": "minimind", "templated": False} for m in own]
+    # A file of its own: a few hundred rows need a weight to be heard among twenty thousand.
+    _write(
+        out / "self.jsonl",
+        ({"messages": m, "source": "minimind", "templated": False} for m in own),
+    )
     texts = ["".join(message["content"] for message in messages) for messages in own]
     entries.append(
         LedgerEntry(source="minimind", package="minimind", version="", sha256="",
                     licence="Apache-2.0", upstream="written for this project",
-                    file="sft.jsonl", kind="sft", documents=len(own),
+                    file="self.jsonl", kind="sft", documents=len(own),
                     bytes=sum(len(text.encode()) for text in texts),
                     hanzi=sum(map(count_hanzi, texts)), templated=False)
     )  # fmt: skip

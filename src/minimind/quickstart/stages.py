@@ -33,6 +33,9 @@ SHARE = {"pretrain": 0.58, "sft": 0.16, "preferences": 0.07, "dpo": 0.06, "evalu
 PROBLEMS_PER_SECOND = 10.0
 """Problems that `nano` answers twice in a second on 2 CPU cores (docs/LOG.md)."""
 
+SFT_WEIGHTS = (0.9, 0.1)
+"""Shares of sft.jsonl and of self.jsonl, the few conversations that tell the model what it is."""
+
 TEXT_HELD_OUT = 0.01
 """Share of the documents that no stage reads; bits per byte are measured on these."""
 
@@ -198,7 +201,8 @@ class Quickstart:
         steps = read_json(self._at("plan.json"))["sft steps"]
         return self._train("sft", ("sft",), [
             "--init.checkpoint", self._at("pretrain"),
-            "--data.train", self._at("data/sft.jsonl"),
+            "--data.train", self._at("data/sft.jsonl"), self._at("data/self.jsonl"),
+            "--data.weights", *SFT_WEIGHTS,
             "--data.validation-share", QUESTIONS_HELD_OUT,
             # As many tokens a step as in pretraining: rows are 512 long here, 256 there.
             "--train.batch-rows", 8,

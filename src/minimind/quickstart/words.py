@@ -64,7 +64,7 @@ CONTINUATIONS = (
 """Continued by every stage's model, so that the stages can be compared."""
 
 QUESTIONS = (
-    "你好，你是谁？",
+    "你是谁？",
     "“守株待兔”是什么意思？",
     "小明有12个苹果，吃了5个，还剩几个？",
     "把这句话翻译成英文：我每天早上六点起床。",
