@@ -179,9 +179,9 @@ class Quickstart:
             left = max(30.0, self.config.minutes * 60 - self._spent_so_far())
             steps = max(20, int(left * SHARE["pretrain"] / step_seconds))
             sft_steps = max(10, int(left * SHARE["sft"] / step_seconds))
-            problems = max(60, int(left * SHARE["preferences"] * PROBLEMS_PER_SECOND))
+            problems = max(120, int(left * SHARE["preferences"] * PROBLEMS_PER_SECOND))
         else:
-            rate, steps, sft_steps, problems = 0, self.config.steps, self.config.steps, 60
+            rate, steps, sft_steps, problems = 0, self.config.steps, self.config.steps, 120
         details = {
             "tokens per second": round(rate),
             "pretrain steps": steps,

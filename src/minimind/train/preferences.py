@@ -52,8 +52,8 @@ class PreferenceConfig:
         top_p: of sampling.
         max_new_tokens: an answer that isn't finished by then is not used.
         batch_rows: answers decoded side by side.
-        limit: only so many problems, held-out ones first: a small limit must leave enough of
-            them to measure on. None: all.
+        limit: only so many problems, up to half of them held out: a small limit must leave enough
+            to measure on. None: all.
         held_out_share: held-out problems (by the hash of the prompt, as in SFT) are marked.
         chosen: `own` prefers a right answer of the model itself; `published` never uses one.
         seed: makes the answers repeatable.
@@ -185,8 +185,7 @@ def make_preferences(
         DataError: no problem fits the context.
     """
     context = model.config.max_position_embeddings
-    wanted = sorted(problems, key=lambda p: not is_held_out(p.prompt, config.held_out_share))
-    wanted = wanted[: config.limit]
+    wanted = _first(problems, config)
     prompts = [tokenizer.render(_user(p.prompt), add_generation_prompt=True).ids for p in wanted]
     used = [
         (problem, ids)
@@ -212,6 +211,16 @@ def make_preferences(
         made.rows.extend(make_pairs(problem, own, tokenizer, config=config, counts=made.counts))
     made.tokens.update(_mean_tokens(made.rows, tokenizer))
     return made
+
+
+def _first(problems: Sequence[Problem], config: PreferenceConfig) -> list[Problem]:
+    if config.limit is None:
+        return list(problems)
+    sides: dict[bool, list[Problem]] = {True: [], False: []}
+    for problem in problems:
+        sides[is_held_out(problem.prompt, config.held_out_share)].append(problem)
+    held_out = sides[True][: max(config.limit // 2, config.limit - len(sides[False]))]
+    return held_out + sides[False][: config.limit - len(held_out)]
 
 
 def make_pairs(
