@@ -190,7 +190,7 @@ def talk(
     flags: SamplingFlags | None = None,
     system: str | None = None,
 ) -> None:
-    """Open the chat with a loaded model (also the quickstart's last stage)."""
+    """Open the chat with a loaded model."""
     from minimind.inference import Conversation
 
     interactive = sys.stdin.isatty()
