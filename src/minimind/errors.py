@@ -6,9 +6,11 @@ MiniMindError
 │   ├── DataError           a file, row or data set that can't be used
 │   ├── TokenizerError      a tokenizer that can't be read or doesn't fit the model
 │   ├── CheckpointError     a checkpoint that isn't one, is damaged, or doesn't fit
+│   ├── ExportError         a model that the format can't express, or a place not to be written to
 │   └── MissingExtraError   an optional package is needed; the message gives the pip command
 └── RunError                exit code 1: the input was fine, the work failed
     ├── TrainingDivergedError    too many non-finite losses in a row
+    ├── VerificationError        an export that its reader reads differently; it was deleted
     └── FetchError          a download failed or its checksum is wrong
 """
 
@@ -48,6 +50,10 @@ class CheckpointError(UserError):
     """A checkpoint directory is missing, damaged, or doesn't fit."""
 
 
+class ExportError(UserError):
+    """The model can't be expressed in the format, or the target can't be written to."""
+
+
 class MissingExtraError(UserError):
     """An optional package is needed for what was asked."""
 
@@ -58,6 +64,10 @@ class RunError(MiniMindError):
 
 class TrainingDivergedError(RunError):
     """The loss was not finite for too many steps in a row."""
+
+
+class VerificationError(RunError):
+    """An export that its reader reads differently from us; nothing of it is left."""
 
 
 class FetchError(RunError):
