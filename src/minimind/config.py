@@ -14,6 +14,7 @@ from typing import Literal
 from minimind.errors import ConfigError
 
 LayerType = Literal["full_attention", "sliding_attention"]
+ModelType = Literal["qwen3", "qwen2", "llama"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +53,13 @@ class ModelConfig:
 
     The default is the `64m` preset: 64.87M parameters. `head_dim * num_attention_heads` need not
     equal `hidden_size`. `layer_types` gives one entry a layer; without it every layer is full
-    attention, or sliding if `sliding_window` is set.
+    attention, or sliding if `sliding_window` is set. `model_type` says how attention differs in the
+    families that `minimind import` reads: `qwen3` norms queries and keys, `qwen2` adds biases to
+    queries, keys and values instead, `llama` does neither. `attention_bias` adds biases to all four
+    matrices of attention.
     """
 
+    model_type: ModelType = "qwen3"
     vocab_size: int = 12_000
     hidden_size: int = 512
     num_hidden_layers: int = 8
@@ -69,6 +74,7 @@ class ModelConfig:
     sliding_window: int | None = None
     layer_types: tuple[LayerType, ...] | None = None
     tie_word_embeddings: bool = True
+    attention_bias: bool = False
     initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
@@ -98,6 +104,26 @@ class ModelConfig:
                 raise ConfigError(
                     "model.layer_types has sliding_attention: set model.sliding_window"
                 )
+
+        if self.model_type == "llama" and self.sliding_window is not None:
+            raise ConfigError(
+                f"model.sliding_window = {self.sliding_window}: model_type llama has none"
+            )
+        if self.model_type == "qwen2" and self.attention_bias:
+            raise ConfigError(
+                "model.attention_bias = true: model_type qwen2 has biases on queries, keys and "
+                "values only, always; leave it out"
+            )
+
+    @property
+    def qk_norm(self) -> bool:
+        """Tell whether every query and key head is normed before its rotation."""
+        return self.model_type == "qwen3"
+
+    @property
+    def qkv_bias(self) -> bool:
+        """Tell whether queries, keys and values have biases."""
+        return self.attention_bias or self.model_type == "qwen2"
 
     def window_of(self, layer: int) -> int | None:
         """Return the attention window of `layer` in tokens (itself included), or None for full."""

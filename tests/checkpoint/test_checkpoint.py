@@ -116,7 +116,7 @@ def test_a_transformers_4_config_is_read():
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"model_type": "llama"}, "llama"), ({"attention_bias": True}, "attention_bias"),
+    [({"model_type": "mistral"}, "mistral"), ({"mlp_bias": True}, "mlp_bias"),
      ({"hidden_act": "gelu"}, "gelu"), ({"rope_parameters": {"rope_type": "llama3"}}, "llama3")],
 )  # fmt: skip
 def test_another_architecture_is_refused(change, named):

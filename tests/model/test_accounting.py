@@ -35,15 +35,26 @@ def test_nano_is_a_4m_class_model() -> None:
     assert 4e6 < total < 5e6
 
 
-@pytest.mark.parametrize("tied", [True, False])
+FAMILIES = {
+    "tied": {},
+    "untied": {"tie_word_embeddings": False},
+    "qwen2": {"model_type": "qwen2"},
+    "llama": {"model_type": "llama", "attention_bias": True},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("preset", SHAPES)
-def test_the_parts_add_up_to_the_model(preset: str, tied: bool) -> None:
-    config = dataclasses.replace(preset_shape(preset), tie_word_embeddings=tied)
+def test_the_parts_add_up_to_the_model(preset: str, family: str) -> None:
+    config = dataclasses.replace(preset_shape(preset), **FAMILIES[family])
     parts = accounting.count_parameters(config)
-    counted = {"embedding": 0, "output": 0, "attention": 0, "feed_forward": 0, "norms": 0}
+    counted = dict.fromkeys(
+        ("embedding", "output", "attention", "feed_forward", "norms", "biases"), 0
+    )
     for name, parameter in built(config).named_parameters():
         part = (
             "norms" if "norm" in name
+            else "biases" if name.endswith("bias")
             else "embedding" if "embed" in name
             else "output" if "lm_head" in name
             else "attention" if "self_attn" in name

@@ -1,14 +1,15 @@
 """`ModelConfig` as a Hugging Face config.json, and back.
 
-The fields are those that transformers 5 writes for Qwen3; files of transformers 4 are read too.
+The fields are those that transformers 5 writes for Qwen3, Qwen2 and Llama; files of transformers 4
+are read too.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
-from minimind.config import LayerType, ModelConfig, RopeScaling
+from minimind.config import LayerType, ModelConfig, ModelType, RopeScaling
 from minimind.errors import CheckpointError
 from minimind.tokenizer import Tokenizer
 
@@ -19,29 +20,28 @@ _SAME = (
 )  # fmt: skip
 """Fields with the same name and meaning on both sides."""
 
+_CLASSES: dict[ModelType, str] = {
+    "qwen3": "Qwen3ForCausalLM", "qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM",
+}  # fmt: skip
+
 
 def hf_config(
     config: ModelConfig, tokenizer: Tokenizer, *, dtype: str = "float32"
 ) -> dict[str, Any]:
     """Return the config.json with which `AutoModelForCausalLM` loads our weights as they are."""
-    layers = range(config.num_hidden_layers)
-    windows = [config.window_of(layer) for layer in layers]
-    sliding = any(windows)
     fields: dict[str, Any] = {name: getattr(config, name) for name in _SAME}
     return {
-        "architectures": ["Qwen3ForCausalLM"],
-        "model_type": "qwen3",
+        "architectures": [_CLASSES[config.model_type]],
+        "model_type": config.model_type,
         **fields,
         "hidden_act": "silu",
-        "attention_bias": False,
+        # Qwen2 has its biases without saying so.
+        **({} if config.model_type == "qwen2" else {"attention_bias": config.attention_bias}),
         "attention_dropout": 0.0,
         "rope_parameters": _rope_parameters(config),
-        "layer_types": ["sliding_attention" if w else "full_attention" for w in windows],
-        "use_sliding_window": sliding,
-        "sliding_window": config.sliding_window if sliding else None,
-        "max_window_layers": 0 if sliding else config.num_hidden_layers,
-        "bos_token_id": None,
-        "eos_token_id": tokenizer.im_end_id,
+        **({"mlp_bias": False} if config.model_type == "llama" else _sliding(config)),
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": tokenizer.stop_ids[0],
         "pad_token_id": tokenizer.pad_id,
         "use_cache": True,
         "dtype": dtype,
@@ -58,26 +58,46 @@ def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def config_from_hf(values: dict[str, Any]) -> ModelConfig:
-    """Return the shape that a Qwen3 config.json describes: the inverse of `hf_config`.
+    """Return the shape that a config.json describes: the inverse of `hf_config`.
 
     Raises:
         CheckpointError: another architecture, or a variant that this model doesn't have.
     """
     _refuse_other_models(values)
-    given = {name: values[name] for name in _SAME if name in values}
-    given.setdefault("num_key_value_heads", given.get("num_attention_heads"))
-    given.setdefault("head_dim", 128)  # Qwen3Config's default
-    rope = dict(values.get("rope_scaling") or {}) | dict(values.get("rope_parameters") or {})
+    kind: ModelType = values["model_type"]
+    given = {name: values[name] for name in _SAME if values.get(name) is not None}
+    given.setdefault("num_key_value_heads", given["num_attention_heads"])
+    # What a file leaves out has the default of its class in transformers.
+    derived = given["hidden_size"] // given["num_attention_heads"]
+    given.setdefault("head_dim", 128 if kind == "qwen3" else derived)
+    given.setdefault("tie_word_embeddings", False)
+    rope: dict[str, Any] = {"partial_rotary_factor": values.get("partial_rotary_factor")}
+    rope |= dict(values.get("rope_scaling") or {}) | dict(values.get("rope_parameters") or {})
     theta = rope.get("rope_theta", values.get("rope_theta", 10_000.0))
     scaling = _rope_scaling(rope, given)
-    window, layer_types = _windows(values, given["num_hidden_layers"])
+    window, layer_types = None, None
+    if kind != "llama":
+        window, layer_types = _windows(values, given["num_hidden_layers"])
     return ModelConfig(
         **given,
+        model_type=kind,
+        attention_bias=bool(values.get("attention_bias")) and kind != "qwen2",
         rope_theta=float(theta),
         rope_scaling=scaling,
         sliding_window=window,
         layer_types=layer_types,
     )
+
+
+def _sliding(config: ModelConfig) -> dict[str, Any]:
+    windows = [config.window_of(layer) for layer in range(config.num_hidden_layers)]
+    sliding = any(windows)
+    return {
+        "layer_types": ["sliding_attention" if w else "full_attention" for w in windows],
+        "use_sliding_window": sliding,
+        "sliding_window": config.sliding_window if sliding else None,
+        "max_window_layers": 0 if sliding else config.num_hidden_layers,
+    }
 
 
 def _rope_parameters(config: ModelConfig) -> dict[str, Any]:
@@ -92,11 +112,20 @@ def _rope_parameters(config: ModelConfig) -> dict[str, Any]:
     return parameters
 
 
+_ROPE_WITHOUT_EFFECT = {"partial_rotary_factor": 1.0, "attention_factor": None, "mscale": None,
+                        "mscale_all_dim": None, "truncate": True}  # fmt: skip
+"""Variants that this model doesn't have, with the value that switches each off."""
+
 _YARN_ONLY = ("original_max_position_embeddings", "beta_fast", "beta_slow")
 
 
 def _rope_scaling(rope: dict[str, Any], given: dict[str, Any]) -> RopeScaling | None:
     kind = rope.get("rope_type", rope.get("type", "default"))
+    for name, neutral in _ROPE_WITHOUT_EFFECT.items():
+        if rope.get(name, neutral) not in (neutral, None):
+            raise CheckpointError(
+                f"config.json: {name} = {rope[name]!r} in the rope settings is not supported"
+            )
     if kind == "default":
         return None
     if kind not in {"linear", "dynamic", "yarn"}:
@@ -104,7 +133,8 @@ def _rope_scaling(rope: dict[str, Any], given: dict[str, Any]) -> RopeScaling | 
             f"config.json: rope_type {kind!r} is not supported; linear, dynamic and yarn are"
         )
     factor, length = float(rope["factor"]), int(given["max_position_embeddings"])
-    original = length if kind == "dynamic" else round(length / factor)
+    # As in transformers: only linear, which doesn't use it, has no length of its own to go by.
+    original = round(length / factor) if kind == "linear" else length
     return RopeScaling(
         rope_type=kind,
         factor=factor,
@@ -133,10 +163,17 @@ def _windows(
 
 def _refuse_other_models(values: dict[str, Any]) -> None:
     kind = values.get("model_type")
-    if kind != "qwen3":
-        raise CheckpointError(f"config.json: model_type is {kind!r}; minimind's models are 'qwen3'")
-    if values.get("attention_bias"):
-        raise CheckpointError("config.json: attention_bias is true; this model has no biases")
+    if kind not in get_args(ModelType):
+        raise CheckpointError(
+            f"config.json: model_type is {kind!r}; this model can be {', '.join(_CLASSES)}"
+        )
+    if values.get("mlp_bias"):
+        raise CheckpointError("config.json: mlp_bias is true; this feed-forward has no biases")
+    if values.get("quantization_config"):
+        method = values["quantization_config"].get("quant_method")
+        raise CheckpointError(
+            f"config.json: the weights are quantised ({method!r}); take the unquantised ones"
+        )
     if values.get("hidden_act", "silu") != "silu":
         raise CheckpointError(
             f"config.json: hidden_act is {values['hidden_act']!r}; this model has 'silu'"

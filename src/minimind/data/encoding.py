@@ -63,10 +63,13 @@ class Encoder:
         """Yield one item a row, in order; what has nothing to learn is rejected with its place."""
         if self.config.kind == "text":
             texts = [drawn.row.text for drawn in chunk if isinstance(drawn.row, TextRow)]
-            # The stream packer marks where documents begin and end; rows of their own need it here.
-            mark = [] if self.config.pack else [self.tokenizer.endoftext_id]
+            start, end = self.tokenizer.document_start_id, self.tokenizer.endoftext_id
+            # The stream packer marks where documents begin and end; rows of their own need it here,
+            # and so does a vocabulary with another mark for the beginning.
+            opening = [] if self.config.pack and start == end else [start]
+            ending = [] if self.config.pack else [end]
             for ids in self.tokenizer.encode_batch(texts):
-                yield Item(mark + ids + mark)
+                yield Item(opening + ids + ending)
             return
         for drawn in chunk:
             try:

@@ -6,7 +6,8 @@ different vocabularies, and compressors, stand on one scale. 8 is no knowledge a
 **What is counted.** A document is the tokens of its text and the `<|endoftext|>` that ends it. The
 end is paid for (a code that doesn't say where a document ends can't be decoded) but adds no bytes:
 the denominator is the UTF-8 length of the text alone. The first token is predicted from the
-`<|endoftext|>` that opens a document, as in training. `details` has the bits of first tokens and of
+`<|endoftext|>` that opens a document, as in training (an imported model may have a mark of its own
+for that, such as `<s>`). `details` has the bits of first tokens and of
 ends, so that the figure without them can be had.
 
 **Longer than the context.** Windows of the context length move by `stride` (half the context unless
@@ -63,7 +64,10 @@ def bits_per_byte(
     context = context or model.config.max_position_embeddings
     step = min(stride or max(1, context // 2), context)
     encoded = tokenizer.encode_batch([document.text for document in documents])
-    rows, owners = windows(encoded, endoftext=tokenizer.endoftext_id, context=context, stride=step)
+    rows, owners = windows(
+        encoded, start=tokenizer.document_start_id, endoftext=tokenizer.endoftext_id,
+        context=context, stride=step,
+    )  # fmt: skip
     scores = label_log_probs(model, rows, precision=precision, batch_tokens=batch_tokens)
     bits = [0.0] * len(documents)
     start_bits, end_bits, tokens = 0.0, 0.0, 0
@@ -122,16 +126,20 @@ def document_measure(
 
 
 def windows(
-    encoded: Sequence[Sequence[int]], *, endoftext: int, context: int, stride: int
-) -> tuple[list[Row], list[int]]:
+    encoded: Sequence[Sequence[int]], *, endoftext: int, context: int, stride: int,
+    start: int | None = None,
+) -> tuple[list[Row], list[int]]:  # fmt: skip
     """Cut documents into rows of at most `context` inputs in which each token is scored once.
+
+    `start` opens a document; `endoftext` unless given.
 
     Returns:
         the rows, and for each the number of its document.
     """
+    opener = endoftext if start is None else start
     rows, owners = [], []
     for owner, ids in enumerate(encoded):
-        for row in _document_windows([endoftext, *ids, endoftext], context, stride):
+        for row in _document_windows([opener, *ids, endoftext], context, stride):
             rows.append(row)
             owners.append(owner)
     return rows, owners

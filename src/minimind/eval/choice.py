@@ -182,12 +182,16 @@ def choice_accuracy(
     for item in items:
         prefix = len(utf8(item.context))
         for choice in item.choices:
-            ids = tokenizer.encode(item.context + choice)[:context]
-            ends, position = [], 0
-            for token in ids:
-                position += len(tokenizer.token_bytes(token))
+            ids = tokenizer.encode(item.context + choice)
+            sizes = [len(tokenizer.token_bytes(token)) for token in ids]
+            # Below 0 where a foreign vocabulary puts a space before the first word.
+            position = len(utf8(item.context + choice)) - sum(sizes)
+            ends = []
+            for size in sizes[:context]:
+                position += size
                 ends.append(position > prefix)
-            rows.append(next_token_row([tokenizer.endoftext_id, *ids], [False, *ends]))
+            start = tokenizer.document_start_id
+            rows.append(next_token_row([start, *ids[:context]], [False, *ends]))
     scores = label_log_probs(model, rows, precision=precision, batch_tokens=batch_tokens)
     hits = []
     for number, item in enumerate(items):

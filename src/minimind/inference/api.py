@@ -13,7 +13,6 @@ from minimind.inference.engine import Engine
 from minimind.inference.sampling import SamplingParams
 from minimind.model import CausalLM
 from minimind.tokenizer import Message, Tokenizer
-from minimind.tokenizer.tokenizer import CONTROL_IDS
 
 
 def load(
@@ -41,7 +40,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str | Sequence[Message]) -> list[in
     Plain text begins a document, so it gets the mark that opens each one in training.
     """
     if isinstance(prompt, str):
-        return [tokenizer.endoftext_id, *tokenizer.encode(prompt)]
+        return [tokenizer.document_start_id, *tokenizer.encode(prompt)]
     return tokenizer.render(list(prompt), add_generation_prompt=True).ids
 
 
@@ -49,7 +48,7 @@ def text_pieces(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
     """Yield the text of `ids` as it becomes certain, without control tokens or half characters."""
     decode = tokenizer.stream()
     for token in ids:
-        if piece := "" if token in CONTROL_IDS else decode(token):
+        if piece := "" if token in tokenizer.control_ids else decode(token):
             yield piece
     if rest := decode.flush():
         yield rest

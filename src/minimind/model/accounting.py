@@ -24,6 +24,7 @@ class Parameters:
         embedding: the token table; if tied it is the output matrix as well.
         output: the output matrix, 0 if tied.
         attention: the four matrices of every layer.
+        biases: of attention (Qwen2); 0 in our own models.
         feed_forward: the three matrices of every layer.
         norms: every RMSNorm.
     """
@@ -33,6 +34,7 @@ class Parameters:
     attention: int
     feed_forward: int
     norms: int
+    biases: int = 0
 
     @property
     def total(self) -> int:
@@ -42,7 +44,7 @@ class Parameters:
     @property
     def non_embedding(self) -> int:
         """Return those of the layers and norms (what scaling laws call N)."""
-        return self.hidden_matrices + self.norms
+        return self.hidden_matrices + self.norms + self.biases
 
     @property
     def hidden_matrices(self) -> int:
@@ -102,7 +104,8 @@ def count_parameters(config: ModelConfig) -> Parameters:
         output=0 if config.tie_word_embeddings else table,
         attention=L * (2 * D * H * K + 2 * D * G * K),
         feed_forward=L * 3 * D * F,
-        norms=L * (2 * D + 2 * K) + D,
+        norms=L * (2 * D + (2 * K if config.qk_norm else 0)) + D,
+        biases=L * ((H + 2 * G) * K * config.qkv_bias + D * config.attention_bias),
     )
 
 
@@ -197,7 +200,8 @@ def _layer_activations(config: ModelConfig) -> int:
     D, F, K = config.hidden_size, config.intermediate_size, config.head_dim
     H, G = config.num_attention_heads, config.num_key_value_heads
     norms = 2 * (2 * D * FP32 + D * BF16)  # input and scaled input in fp32, result in bf16
-    heads = (H + G) * K * (2 * FP32)  # q_norm, k_norm: input and scaled input in fp32
+    # q_norm, k_norm: input and scaled input in fp32
+    heads = (H + G) * K * (2 * FP32) if config.qk_norm else 0
     attention = (H + 2 * G) * K * BF16 + H * K * 2 * BF16 + H * FP32  # q k v, out, out again, lse
     feed_forward = 4 * F * BF16  # gate, silu(gate), up, their product
     return norms + heads + attention + feed_forward

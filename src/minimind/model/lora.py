@@ -22,14 +22,17 @@ PEFT_PREFIX = "base_model.model."
 class LoRALinear(nn.Module):
     """`x W^T + scale * dropout(x) A^T B^T`, with W frozen, A random and B zero at first.
 
-    The parameters are `weight` (O, D), under the name it had before, `lora_A` (R, D) and
-    `lora_B` (O, R).
+    The parameters are `weight` (O, D) and, if there is one, `bias` (O,), under the names they had
+    before, `lora_A` (R, D) and `lora_B` (O, R).
     """
 
     def __init__(self, linear: nn.Linear, config: LoraConfig) -> None:
         super().__init__()
         self.weight = linear.weight
         self.weight.requires_grad_(False)
+        self.bias = linear.bias
+        if linear.bias is not None:
+            linear.bias.requires_grad_(False)
         options = {"dtype": linear.weight.dtype, "device": linear.weight.device}
         self.lora_A = nn.Parameter(torch.empty(config.rank, linear.in_features, **options))
         self.lora_B = nn.Parameter(torch.zeros(linear.out_features, config.rank, **options))
@@ -40,7 +43,7 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., O)."""
-        out = F.linear(x, self.weight)
+        out = F.linear(x, self.weight, self.bias)
         if self.merged:
             return out
         return out + F.linear(F.linear(self.dropout(x), self.lora_A), self.lora_B) * self.scale
@@ -65,6 +68,8 @@ class LoRALinear(nn.Module):
         out_features, in_features = self.weight.shape
         linear = nn.Linear(in_features, out_features, bias=False, device="meta")
         linear.weight = nn.Parameter(self.weight.detach())
+        if self.bias is not None:
+            linear.bias = nn.Parameter(self.bias.detach())
         return linear
 
     def extra_repr(self) -> str:

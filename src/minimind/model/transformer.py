@@ -1,5 +1,7 @@
 """The model: a Qwen3-shaped decoder. Parameter names are Qwen3's, so transformers loads them as is.
 
+`ModelConfig.model_type` makes it a Qwen2 or a Llama: biases, or no norm on queries and keys.
+
     tokens -> embedding -> L x [ + attention(norm(x)), + SwiGLU(norm(x)) ] -> norm -> x embedding^T
 
 Axes: B batch, T query, S key, D hidden, H heads, G kv heads, K head dim, F ffn, V vocabulary.
@@ -47,7 +49,10 @@ class CausalLMOutput:
 
 
 class Attention(nn.Module):
-    """Grouped-query attention with an RMSNorm on every query and key head before RoPE."""
+    """Grouped-query attention with an RMSNorm on every query and key head before RoPE.
+
+    Biases, and whether there is a norm: `ModelConfig.model_type`, `ModelConfig.attention_bias`.
+    """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -55,12 +60,15 @@ class Attention(nn.Module):
         self.head_dim = config.head_dim
         hidden, K = config.hidden_size, config.head_dim
         H, G = config.num_attention_heads, config.num_key_value_heads
-        self.q_proj = nn.Linear(hidden, H * K, bias=False)
-        self.k_proj = nn.Linear(hidden, G * K, bias=False)
-        self.v_proj = nn.Linear(hidden, G * K, bias=False)
-        self.o_proj = nn.Linear(H * K, hidden, bias=False)
-        self.q_norm = RMSNorm(K, eps=config.rms_norm_eps)
-        self.k_norm = RMSNorm(K, eps=config.rms_norm_eps)
+        self.q_proj = nn.Linear(hidden, H * K, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(hidden, G * K, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(hidden, G * K, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(H * K, hidden, bias=config.attention_bias)
+        self.q_norm: nn.Module = nn.Identity()
+        self.k_norm: nn.Module = nn.Identity()
+        if config.qk_norm:
+            self.q_norm = RMSNorm(K, eps=config.rms_norm_eps)
+            self.k_norm = RMSNorm(K, eps=config.rms_norm_eps)
 
     def forward(
         self,
@@ -158,6 +166,8 @@ class CausalLM(nn.Module):
         for name, weight in self.named_parameters():
             if name.endswith("norm.weight"):
                 nn.init.ones_(weight)
+            elif name.endswith(".bias"):
+                nn.init.zeros_(weight)
             else:
                 writes_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
                 nn.init.normal_(weight, std=residual_std if writes_residual else std)

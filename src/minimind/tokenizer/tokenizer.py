@@ -56,11 +56,17 @@ class Tokenizer:
     def load(cls, path: str | Path = "default") -> Tokenizer:
         """Load a directory with a tokenizer.json, such a file, or the package's own (`"default"`).
 
+        A directory that `minimind import` wrote gives a `ForeignTokenizer`.
+
         Raises:
             TokenizerError: there is none, or it can't be used.
         """
         file = DEFAULT_DIRECTORY if path == "default" else Path(path)
         if file.is_dir():
+            from minimind.tokenizer.foreign import SETTINGS, ForeignTokenizer  # it builds on us
+
+            if (file / SETTINGS).exists():
+                return ForeignTokenizer.load_directory(file)
             file = file / "tokenizer.json"
         try:
             content = file.read_text(encoding="utf-8")
@@ -94,6 +100,16 @@ class Tokenizer:
         return 0
 
     @property
+    def document_start_id(self) -> int:
+        """Return the id that opens a document: the one that ends it, unless a model has its own."""
+        return self.endoftext_id
+
+    @property
+    def bos_id(self) -> int | None:
+        """Return the id that opens every text by the tokenizer's own rules; ours has none."""
+        return None
+
+    @property
     def pad_id(self) -> int:
         """Return the id that fills rows: `<|endoftext|>`."""
         return self.endoftext_id
@@ -109,9 +125,14 @@ class Tokenizer:
         return 2
 
     @property
-    def stop_ids(self) -> tuple[int, int]:
+    def stop_ids(self) -> tuple[int, ...]:
         """Return the ids that end a generation: `<|im_end|>` and `<|endoftext|>`."""
         return self.im_end_id, self.endoftext_id
+
+    @property
+    def control_ids(self) -> frozenset[int]:
+        """Return the ids that steer and are never shown."""
+        return CONTROL_IDS
 
     def encode(self, text: str) -> list[int]:
         """Encode plain text. Special tokens that it spells are encoded as the text they are.
@@ -141,7 +162,8 @@ class Tokenizer:
                 `<tool_response>` with their ends are kept, as in Qwen3, because they structure
                 what the reader sees.
         """
-        kept = (i for i in ids if not (skip_special_tokens and i in CONTROL_IDS))
+        hidden = self.control_ids if skip_special_tokens else frozenset()
+        kept = (i for i in ids if i not in hidden)
         return b"".join(map(self._bytes_or_nothing, kept)).decode("utf-8", errors="replace")
 
     def stream(self) -> StreamDecoder:
@@ -234,7 +256,7 @@ def _bytes_of_tokens(backend: tokenizers.Tokenizer, *, origin: str) -> list[byte
         raise TokenizerError(
             f"{origin}: ids 0 to {len(SPECIAL_TOKENS) - 1} must be minimind's special tokens "
             f"({', '.join(SPECIAL_TOKENS[:3])}, ...); make a tokenizer with "
-            "`minimind tokenizer train`"
+            "`minimind tokenizer train`, or bring another model in with `minimind import`"
         )
     if sorted(by_id) != list(range(len(by_id))):
         raise TokenizerError(f"{origin}: the ids of the vocabulary have gaps")
