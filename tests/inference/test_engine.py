@@ -139,7 +139,7 @@ def test_loglikelihood_equals_the_logits():
 def test_loglikelihoods_do_not_depend_on_the_batch():
     engine, rows = Engine(make_model(sliding_window=5)), prompts(*range(3, 33))
     pairs = list(zip(rows[:15], rows[15:], strict=True))
-    together = engine.loglikelihoods(pairs, batch_rows=4)
+    together = engine.loglikelihoods(pairs)
     alone = [engine.loglikelihood(*pair) for pair in pairs]
     assert [s for s, _ in together] == pytest.approx([s for s, _ in alone], abs=1e-4)
     assert engine.loglikelihood(rows[0], []) == (0.0, True)

@@ -10,7 +10,7 @@ from transformers.generation import logits_process as hf
 
 from minimind.errors import ConfigError
 from minimind.inference import sampling
-from minimind.inference.sampling import SamplingParams
+from minimind.inference.sampling import RowParams, SamplingParams
 
 
 def logits(rows=5, vocabulary=700, scale=4.0, seed=0):
@@ -73,7 +73,9 @@ def test_all_filters_together_give_transformers_distribution(
     expected = scores_BV.clone()
     for warper in chain:
         expected = warper(ids_BT, expected)
-    ours = sampling.filter_logits(scores_BV, params, seen_BV=seen_BV)
+    rows = RowParams.of([params] * 3)
+    ours = sampling.apply_repetition_penalty(scores_BV, seen_BV, penalty=rows.repetition_penalty)
+    ours = sampling.filter_logits(ours, rows)
     # A token exactly on a threshold may fall to either side by rounding; its weight must be small.
     difference = (ours.softmax(-1) - expected.softmax(-1)).abs()
     assert ((difference < 1e-5) | (kept(ours) != kept(expected))).all()
@@ -83,29 +85,34 @@ def test_all_filters_together_give_transformers_distribution(
 def test_draws_follow_the_distribution():
     probabilities = torch.tensor([0.5, 0.0, 0.3, 0.15, 0.05])
     rows = probabilities.log().expand(20_000, -1)
-    ids_B = sampling.draw(rows, sampling.row_generators(7, 20_000))
+    ids_B = sampling.draw(rows, [sampling.new_generator(seed) for seed in range(20_000)])
     shares = torch.bincount(ids_B, minlength=5) / 20_000
     assert shares[1] == 0
     torch.testing.assert_close(shares, probabilities, atol=0.012, rtol=0)
 
 
-def test_a_row_draws_the_same_whatever_its_neighbours_do():
-    params = SamplingParams(top_p=0.95)
-    rows = logits(rows=6)
-    together = sampling.sample(rows, params, generators=sampling.row_generators(3, 6))
-    alone = sampling.sample(rows[4:5], params, generators=sampling.row_generators(3 + 4, 1))
-    assert together[4] == alone[0]
-
-
 def test_without_a_seed_draws_differ():
     rows = torch.zeros(1, 1000)
-    drawn = [int(sampling.draw(rows, sampling.row_generators(None, 1))) for _ in range(20)]
+    drawn = [int(sampling.draw(rows, [sampling.new_generator(None)])) for _ in range(20)]
     assert Counter(drawn).most_common(1)[0][1] < 5
 
 
-def test_temperature_zero_takes_the_likeliest():
-    params = SamplingParams(temperature=0, repetition_penalty=1)
-    assert (sampling.sample(logits(), params, generators=[]) == logits().argmax(-1)).all()
+@pytest.mark.parametrize("filter_name", ["keep_top_k", "keep_top_p", "keep_min_p"])
+def test_a_filter_takes_a_number_or_one_for_each_row(filter_name):
+    keep = getattr(sampling, filter_name)
+    values = [3, 40, 700, 1, 200] if filter_name == "keep_top_k" else [0.2, 0.9, 0.999, 1e-3, 0.5]
+    together = keep(logits(), torch.tensor(values)[:, None])
+    alone = torch.cat([keep(logits()[i : i + 1], value) for i, value in enumerate(values)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=0)
+
+
+def test_count_penalties_are_openais_formula():
+    scores_BV, counts_BV = logits(), torch.randint(0, 4, (5, 700))
+    ours = sampling.apply_count_penalties(scores_BV, counts_BV, presence=0.7, frequency=-0.4)
+    for row, token in ((0, 5), (1, 699), (4, 77)):
+        count = int(counts_BV[row, token])
+        expected = float(scores_BV[row, token]) + count * 0.4 - float(count > 0) * 0.7
+        assert float(ours[row, token]) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +124,11 @@ def test_temperature_zero_takes_the_likeliest():
         ("top_p", 1.5, "--top-p 1.5"),
         ("min_p", 1.0, "--min-p 1.0"),
         ("repetition_penalty", 0.0, "--repetition-penalty 0.0"),
+        ("presence_penalty", 2.5, "--presence-penalty 2.5"),
+        ("frequency_penalty", -3, "--frequency-penalty -3"),
+        ("temperature", float("nan"), "--temperature nan"),
+        ("alternatives", 21, "--alternatives 21"),
+        ("logit_bias", ((7, 101.0),), "--logit-bias 7 101.0"),
         ("max_new_tokens", 0, "--max-new-tokens 0"),
         ("seed", -1, "--seed -1"),
     ],

@@ -4,7 +4,7 @@ from minimind.inference.api import generate, load, text_pieces
 from minimind.inference.conversation import Conversation
 from minimind.inference.decode import Completion, FinishReason
 from minimind.inference.engine import Engine
-from minimind.inference.sampling import SamplingParams, sample
+from minimind.inference.sampling import SamplingParams
 from minimind.inference.session import Session
 
 __all__ = [
@@ -16,6 +16,5 @@ __all__ = [
     "Session",
     "generate",
     "load",
-    "sample",
     "text_pieces",
 ]

@@ -24,6 +24,10 @@ class QueueFullError(RunError):
     """The waiting line is full; the caller should try again later."""
 
 
+class BackendClosedError(RunError):
+    """The backend is shutting down and takes no new requests."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenEvent:
     """One step of one answer.
@@ -112,6 +116,7 @@ class Backend(Protocol):
 
         Raises:
             QueueFullError: too many are waiting.
+            BackendClosedError: `close` was called.
             DataError: the prompt is empty, has unknown ids, or leaves no room in the context.
             ConfigError: the parameters ask for what this backend can't do.
         """
@@ -122,5 +127,8 @@ class Backend(Protocol):
         ...
 
     def close(self, *, drain_seconds: float = 0.0) -> None:
-        """Refuse new requests, let those that run finish for up to `drain_seconds`, then end."""
+        """Refuse new requests, finish the accepted ones for up to `drain_seconds`, cancel the rest.
+
+        Returns when every request has had its last event. Idempotent.
+        """
         ...

@@ -1,7 +1,6 @@
-"""Decoding with a KV cache, in small steps: `prefill`, then `sample` and `decode_one` in turn.
+"""Decoding with a KV cache in small steps: `prefill`, then `Sampler.choose`, `decode_one` in turn.
 
-The engine knows token ids, not text. Axes: B rows, T positions, D hidden, V vocabulary, N picked
-positions.
+Token ids only, no text. Axes: B rows, T positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,14 +13,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from minimind.errors import DataError
-from minimind.inference.sampling import SamplingParams, sample
+from minimind.errors import DataError, RunError
+from minimind.inference.backend import TokenEvent
+from minimind.inference.sampling import SamplingParams
 from minimind.model import CausalLM, KVCache
 
 FinishReason = Literal["stop", "length", "context"]
-PACK_BELOW = 0.75
-"""Finished rows leave the batch when at most this share of it is still going: leaving copies the
-cache, so it has to pay for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +46,11 @@ def evaluating(model: CausalLM) -> Iterator[None]:
         model.train(was_training)
 
 
-def pad_right(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """Return (B, T) int64 ids, short rows padded with 0 at the end (never attended to)."""
+def pad_right(rows: Sequence[Sequence[int]], device: torch.device, *, padding: int = 0) -> Tensor:
+    """Return (B, T) int64, short rows padded at the end (never attended to)."""
     width = max(map(len, rows))
-    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
+    padded = [[*row, *[padding] * (width - len(row))] for row in rows]
+    return torch.tensor(padded, dtype=torch.int64, device=device)
 
 
 # no_grad rather than inference_mode: tables that the model builds on first use (rotary angles)
@@ -73,23 +71,6 @@ def prefill(model: CausalLM, cache: KVCache, rows: Sequence[Sequence[int]]) -> T
 def decode_one(model: CausalLM, cache: KVCache, ids_B: Tensor) -> Tensor:
     """Read one token a row; return (B, V) logits of the next."""
     return model(ids_B[:, None], cache=cache, logits="last").logits[:, -1]
-
-
-def seen_tokens(
-    rows: Sequence[Sequence[int]], params: SamplingParams, *, like: Tensor
-) -> Tensor | None:
-    """Return (B, V) bool, the tokens of each row that the repetition penalty applies to.
-
-    Stop tokens are spared: the end of every earlier turn would make the end of this one less
-    likely. None when the penalty is off.
-    """
-    if params.repetition_penalty == 1:
-        return None
-    seen_BV = torch.zeros_like(like, dtype=torch.bool)
-    for seen_V, row in zip(seen_BV, rows, strict=True):
-        seen_V[torch.tensor(list(row), device=like.device)] = True
-    seen_BV[:, list(params.stop_ids)] = False
-    return seen_BV
 
 
 def new_cache(model: CausalLM, *, batch_size: int, max_length: int) -> KVCache:
@@ -125,59 +106,6 @@ def check_prompt(model: CausalLM, prompt: Sequence[int]) -> None:
         )
 
 
-def decode_batch(
-    model: CausalLM,
-    prompts: Sequence[Sequence[int]],
-    params: SamplingParams,
-    *,
-    generators: Sequence[torch.Generator],
-) -> Iterator[tuple[int, Completion]]:
-    """Decode prompts side by side; yield (row, completion) as rows finish.
-
-    A finished row is fed on with the others, unheeded, until a quarter of the batch has finished:
-    then the rest is packed together.
-    """
-    context = model.config.max_position_embeddings
-    yield from ((r, Completion([], "context")) for r, p in enumerate(prompts) if len(p) >= context)
-    slots = [row for row, prompt in enumerate(prompts) if len(prompt) < context]
-    if not slots:
-        return
-    answers: list[list[int]] = [[] for _ in prompts]
-    read = [prompts[row] for row in slots]
-    longest = min(max(map(len, read)) + params.max_new_tokens, context)
-    cache = new_cache(model, batch_size=len(read), max_length=longest)
-    logits_BV = prefill(model, cache, read)
-    seen_BV = seen_tokens(read, params, like=logits_BV)
-    finished: set[int] = set()
-    while True:
-        ids_B = sample(
-            logits_BV, params, generators=[generators[r] for r in slots], seen_BV=seen_BV
-        )
-        must_leave = False
-        for row, token in zip(slots, ids_B.tolist(), strict=True):
-            if row in finished:
-                continue
-            answer = answers[row]
-            if token not in params.stop_ids:
-                answer.append(token)
-            reason = finish_reason(token, len(answer), len(prompts[row]), params, context)
-            if reason:
-                finished.add(row)
-                must_leave |= reason == "context"  # its cache has no room for another token
-                yield row, Completion(answer, reason)
-        going = [slot for slot, row in enumerate(slots) if row not in finished]
-        if not going:
-            return
-        if seen_BV is not None:
-            seen_BV.scatter_(1, ids_B[:, None], value=True)
-        if must_leave or len(going) <= PACK_BELOW * len(slots):
-            slots = [slots[slot] for slot in going]
-            cache.select(going)
-            ids_B = ids_B[going]
-            seen_BV = seen_BV[going] if seen_BV is not None else None
-        logits_BV = decode_one(model, cache, ids_B)
-
-
 def finish_reason(
     token: int, made: int, prompt: int, params: SamplingParams, context: int
 ) -> FinishReason | None:
@@ -187,3 +115,14 @@ def finish_reason(
     if made >= params.max_new_tokens:
         return "length"
     return "context" if prompt + made >= context else None
+
+
+def reason_of(event: TokenEvent) -> FinishReason | None:
+    """Return why an answer on the caller's own thread is over, or None.
+
+    Raises:
+        RunError: it failed.
+    """
+    if event.end == "error":
+        raise RunError(event.error or "generating failed")
+    return event.end if event.end in ("stop", "length", "context") else None

@@ -1,23 +1,22 @@
 """The engine: many prompts at once, one as a stream, or the likelihood of given tokens.
 
-It knows token ids, not text. Axes: B rows, T positions, D hidden, V vocabulary, N picked positions.
+It knows token ids, not text, and works on the caller's thread; `batching.TorchBackend` does the
+same for requests that come at any time.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-import torch
-
-from minimind.inference.decode import (
-    Completion,
-    check_prompt,
-    decode_batch,
-    evaluating,
-    pad_right,
-)
-from minimind.inference.sampling import SamplingParams, row_generators
+from minimind.data.batch import IGNORE
+from minimind.inference.batch import Batch
+from minimind.inference.decode import Completion, check_prompt, evaluating, reason_of
+from minimind.inference.sampling import SamplingParams
+from minimind.inference.scoring import score_rows
 from minimind.inference.session import Session
+from minimind.inference.slots import Request
 from minimind.model import CausalLM
 
 
@@ -39,7 +38,7 @@ class Engine:
         batch_rows: int = 64,
         on_finished: Callable[[int], None] | None = None,
     ) -> list[Completion]:
-        """Generate for every prompt, in batches of similar length.
+        """Generate for every prompt; as one is done, the next takes its row.
 
         Args:
             prompts: token ids; row i draws from `params.seed + i`.
@@ -52,24 +51,38 @@ class Engine:
 
         Raises:
             DataError: a prompt is empty or longer than the context.
+            RunError: the model's logits are not finite.
         """
         for prompt in prompts:
             check_prompt(self.model, prompt)
-        generators = row_generators(params.seed, len(prompts))
-        by_length = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+        params.check_vocabulary(self.model.config.vocab_size)
+        context = self.model.config.max_position_embeddings
         results: dict[int, Completion] = {}
+
+        def finish(number: int, completion: Completion) -> None:
+            results[number] = completion
+            if on_finished:
+                on_finished(number)
+
+        # Neighbours of similar length waste little on padding.
+        waiting = deque(sorted(range(len(prompts)), key=lambda row: len(prompts[row])))
+        while waiting and len(prompts[waiting[-1]]) >= context:
+            finish(waiting.pop(), Completion([], "context"))
+        if not waiting:
+            return [results[row] for row in range(len(prompts))]
+        longest = min(len(prompts[waiting[-1]]) + params.max_new_tokens, context)
         with evaluating(self.model):
-            for start in range(0, len(by_length), batch_rows):
-                rows = by_length[start : start + batch_rows]
-                for index, completion in decode_batch(
-                    self.model,
-                    [prompts[row] for row in rows],
-                    params,
-                    generators=[generators[row] for row in rows],
-                ):
-                    results[rows[index]] = completion
-                    if on_finished:
-                        on_finished(rows[index])
+            batch = Batch(self.model, slots=min(batch_rows, len(waiting)), max_length=longest)
+            numbers: dict[Request, int] = {}
+            while waiting or batch.busy:
+                while waiting and batch.slots.idle:
+                    number = waiting.popleft()
+                    request = Request(list(prompts[number]), _row_params(params, number))
+                    numbers[request] = number
+                    batch.add(request)
+                for request, event in batch.step():
+                    if reason := reason_of(event):
+                        finish(numbers.pop(request), Completion(request.answer, reason))
         return [results[row] for row in range(len(prompts))]
 
     def stream(self, prompt: Sequence[int], params: SamplingParams) -> Iterator[int]:
@@ -88,42 +101,25 @@ class Engine:
         return self.loglikelihoods([(context, continuation)])[0]
 
     def loglikelihoods(
-        self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], *, batch_rows: int = 16
+        self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
     ) -> list[tuple[float, bool]]:
         """Score (context, continuation) pairs: (sum of log-probabilities in nats, greedy?).
 
         Raises:
             DataError: a context is empty, or both together are longer than the model's context.
         """
+        rows = []
         for context, continuation in pairs:
             check_prompt(self.model, context)
-            check_prompt(self.model, [*context, *continuation])
-        by_length = sorted(range(len(pairs)), key=lambda i: sum(map(len, pairs[i])))
-        results: dict[int, tuple[float, bool]] = {}
-        with evaluating(self.model):
-            for start in range(0, len(by_length), batch_rows):
-                part = by_length[start : start + batch_rows]
-                scores = score(self.model, [pairs[i] for i in part])
-                results.update(zip(part, scores, strict=True))
-        return [results[i] for i in range(len(pairs))]
+            ids = [*context, *continuation]
+            check_prompt(self.model, ids)
+            unscored = [IGNORE] * (len(context) - 1)
+            rows.append((ids[:-1], [*unscored, *continuation]))
+        scores = score_rows(self.model, rows)
+        return [(float(row.log_probs.sum()), bool(row.likeliest.all())) for row in scores]
 
 
-@torch.no_grad()
-def score(
-    model: CausalLM, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
-) -> list[tuple[float, bool]]:
-    """Score (context, continuation) pairs in one forward pass (see `Engine.loglikelihoods`).
-
-    Only the hidden states that predict a continuation are projected onto the vocabulary.
-    """
-    device = model.output_weight.device
-    ids_BT = pad_right([[*context, *continuation] for context, continuation in pairs], device)
-    hidden_BTD = model(ids_BT, logits="none").hidden_BTD
-    results = []
-    for row, (context, continuation) in enumerate(pairs):
-        picked_ND = hidden_BTD[row, len(context) - 1 :][: len(continuation)]
-        log_probs_NV = (picked_ND @ model.output_weight.T).float().log_softmax(-1)
-        target_N = torch.tensor(list(continuation), dtype=torch.long, device=device)
-        total = log_probs_NV.gather(1, target_N[:, None]).sum().item()
-        results.append((total, bool((log_probs_NV.argmax(-1) == target_N).all())))
-    return results
+def _row_params(params: SamplingParams, row: int) -> SamplingParams:
+    if params.seed is None:
+        return params
+    return replace(params, seed=(params.seed + row) % 2**63)

@@ -1,13 +1,19 @@
-"""From logits to the next token: each filter is one pure function over a batch of rows.
+"""How the next token is chosen: the parameters, and each filter as one pure function.
 
-Axes: B rows, V vocabulary. A filter sets what it forbids to minus infinity. The order is that of
-transformers: repetition penalty, temperature, top-k, top-p, min-p.
+A filter works on many rows at once; what it takes as a parameter is one number, or a (B, 1) tensor
+with one for each row. It sets what it forbids to minus infinity. The order is vLLM's for what
+changes scores (logit bias, then repetition, frequency and presence penalty) and transformers' for
+what follows (temperature, top-k, top-p, min-p). `sampler.Sampler` applies them to a batch.
+
+Axes: B rows, V vocabulary, W the likeliest tokens.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +21,10 @@ from torch import Tensor
 from minimind.errors import ConfigError
 
 NEVER = float("-inf")
-_LIKELY = 256
+_LIKELY = (64, 512)
 """top-p first looks at this many tokens; a full sort of 12,000 is needed only for flat rows."""
+_TOLD = 20
+"""The most alternatives per token that OpenAI's API gives (`top_logprobs`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +39,12 @@ class SamplingParams:
         min_p: only tokens at least this fraction as likely as the most likely one
             (Nguyen et al. 2024); 0 switches it off.
         repetition_penalty: tokens that occurred, in the prompt or the answer, become less likely
-            (Keskar et al. 2019); 1 switches it off. Stop tokens are spared by the engine.
-        seed: row i of a batch draws from `seed + i`, whatever the other rows do. None: random.
+            (Keskar et al. 2019); 1 switches it off. Stop tokens are spared.
+        presence_penalty: taken off the logits of tokens that are in the answer, -2 to 2 (OpenAI).
+        frequency_penalty: the same for each time that a token is in the answer, -2 to 2 (OpenAI).
+        logit_bias: (id, number) pairs; the number, -100 to 100, is added to the token's logit.
+        alternatives: how many of the likeliest tokens to report for each token, 0 to 20.
+        seed: makes the draws repeatable, whatever other rows of a batch do. None: random.
         max_new_tokens: at most so many tokens in an answer.
         stop_ids: any of these tokens ends an answer; they aren't part of it.
     """
@@ -42,17 +54,25 @@ class SamplingParams:
     top_p: float = 0.9
     min_p: float = 0.0
     repetition_penalty: float = 1.1
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    alternatives: int = 0
     seed: int | None = None
     max_new_tokens: int = 256
     stop_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        finite = 0 <= self.temperature < math.inf
         rules = (
-            ("temperature", self.temperature >= 0, "0 (always the most likely token) or more"),
+            ("temperature", finite, "0 (always the most likely token) or more"),
             ("top_k", self.top_k >= 0, "0 (off) or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
             ("min_p", 0 <= self.min_p < 1, "at least 0 (off) and below 1"),
-            ("repetition_penalty", self.repetition_penalty > 0, "above 0; 1 is off"),
+            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0; 1 is off"),
+            ("presence_penalty", -2 <= self.presence_penalty <= 2, "from -2 to 2; 0 is off"),
+            ("frequency_penalty", -2 <= self.frequency_penalty <= 2, "from -2 to 2; 0 is off"),
+            ("alternatives", 0 <= self.alternatives <= _TOLD, f"from 0 to {_TOLD}"),
             ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
             ("seed", self.seed is None or 0 <= self.seed < 2**63, "at least 0 and below 2**63"),
         )
@@ -60,14 +80,55 @@ class SamplingParams:
             if not holds:
                 flag = name.replace("_", "-")
                 raise ConfigError(f"--{flag} {getattr(self, name)}: must be {wanted}")
+        for token, bias in self.logit_bias:
+            if not -100 <= bias <= 100:
+                raise ConfigError(f"--logit-bias {token} {bias}: must be from -100 to 100")
 
     @property
     def greedy(self) -> bool:
         """Tell whether the most likely token is always taken."""
         return self.temperature == 0 or self.top_k == 1
 
+    def check_vocabulary(self, vocab_size: int) -> None:
+        """Refuse token ids that the model doesn't have.
 
-def apply_repetition_penalty(logits_BV: Tensor, seen_BV: Tensor, *, penalty: float) -> Tensor:
+        Raises:
+            ConfigError: with the flag and the id.
+        """
+        ids = [("--logit-bias", token) for token, _ in self.logit_bias]
+        for flag, token in (*ids, *(("--stop-ids", token) for token in self.stop_ids)):
+            if not 0 <= token < vocab_size:
+                raise ConfigError(
+                    f"{flag} {token}: the model's vocabulary is 0 to {vocab_size - 1}"
+                )
+
+
+class RowParams(NamedTuple):
+    """The parameters of many rows, (B, 1) each: what one pass over all of them needs."""
+
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    min_p: Tensor
+    repetition_penalty: Tensor
+    presence_penalty: Tensor
+    frequency_penalty: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[SamplingParams]) -> RowParams:
+        """Collect them, on the CPU; floats are fp64, so that no threshold moves."""
+        columns = ([getattr(params, name) for params in rows] for name in cls._fields)
+        tensors = (torch.tensor(column)[:, None] for column in columns)
+        return cls(*(t.double() if t.is_floating_point() else t for t in tensors))
+
+    def pick(self, rows: Tensor) -> RowParams:
+        """Return the parameters of these rows."""
+        return RowParams(*(column[rows] for column in self))
+
+
+def apply_repetition_penalty(
+    logits_BV: Tensor, seen_BV: Tensor, *, penalty: float | Tensor
+) -> Tensor:
     """Divide positive logits of tokens that occurred by `penalty`, multiply negative ones.
 
     Keskar et al. 2019 (CTRL), section 4.1, with transformers' rule for negative logits.
@@ -76,67 +137,99 @@ def apply_repetition_penalty(logits_BV: Tensor, seen_BV: Tensor, *, penalty: flo
     return torch.where(seen_BV, penalised_BV, logits_BV)
 
 
-def apply_temperature(logits_BV: Tensor, temperature: float) -> Tensor:
+def apply_count_penalties(
+    logits_BV: Tensor, counts_BV: Tensor, *, presence: float | Tensor, frequency: float | Tensor
+) -> Tensor:
+    """Subtract `frequency` times a token's count in the answer, and `presence` if it is above 0.
+
+    The formula of OpenAI's API reference ("Frequency and presence penalties"):
+    mu[j] - c[j] * alpha_frequency - float(c[j] > 0) * alpha_presence.
+    """
+    return logits_BV - counts_BV * frequency - (counts_BV > 0) * presence
+
+
+def apply_temperature(logits_BV: Tensor, temperature: float | Tensor) -> Tensor:
     """Divide by the temperature: below 1 sharpens, above 1 flattens."""
     return logits_BV / temperature
 
 
-def keep_top_k(logits_BV: Tensor, k: int) -> Tensor:
-    """Keep the k most likely tokens of each row (more if the k-th is tied)."""
-    kth_B1 = logits_BV.topk(min(k, logits_BV.shape[-1])).values[:, -1:]
+def keep_top_k(logits_BV: Tensor, k: int | Tensor) -> Tensor:
+    """Keep the k most likely tokens of each row (more if the k-th is tied); k as in the module."""
+    k_B1 = torch.as_tensor(k, device=logits_BV.device).clamp(max=logits_BV.shape[-1])
+    top_BW = logits_BV.topk(int(k_B1.max())).values
+    kth_B1 = top_BW.gather(-1, k_B1.expand(logits_BV.shape[0], 1) - 1)
     return logits_BV.masked_fill(logits_BV < kth_B1, NEVER)
 
 
-def keep_top_p(logits_BV: Tensor, p: float) -> Tensor:
+def keep_top_p(logits_BV: Tensor, p: float | Tensor) -> Tensor:
     """Keep the smallest set of tokens whose probability reaches p (never less than one)."""
-    vocabulary = logits_BV.shape[-1]
-    log_total_B1 = logits_BV.logsumexp(-1, keepdim=True)
-    for width in (min(_LIKELY, vocabulary), vocabulary):
-        top = logits_BV.topk(width)
-        probs_BW = (top.values - log_total_B1).exp()
-        before_BW = probs_BW.cumsum(-1) - probs_BW
-        if width == vocabulary or bool((before_BW[:, -1] >= p).all()):
+    rows, vocabulary = logits_BV.shape
+    p_B1 = torch.as_tensor(p, device=logits_BV.device).expand(rows, 1)
+    widths = [width for width in _LIKELY if width < vocabulary]
+    if not widths:
+        return _nucleus(logits_BV, p_B1, vocabulary)[0]
+    kept_BV, whole_B = _nucleus(logits_BV, p_B1, widths[0])
+    for width in (*widths[1:], vocabulary):
+        if bool(whole_B.all()):
             break
-    kept_BW = before_BW < p
-    kept_BW[:, 0] = True
-    kept_values_BW = top.values.masked_fill(~kept_BW, NEVER)
-    return torch.full_like(logits_BV, NEVER).scatter(-1, top.indices, kept_values_BW)
+        wider = (~whole_B).nonzero()[:, 0]
+        kept_BV[wider], whole_B[wider] = _nucleus(logits_BV[wider], p_B1[wider], width)
+    return kept_BV
 
 
-def keep_min_p(logits_BV: Tensor, min_p: float) -> Tensor:
+def _nucleus(logits_BV: Tensor, p_B1: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Keep the nucleus among the `width` likeliest tokens; say which rows have it whole, (B,)."""
+    top = logits_BV.topk(width)
+    probs_BW = (top.values - logits_BV.logsumexp(-1, keepdim=True)).exp()
+    before_BW = probs_BW.cumsum(-1) - probs_BW
+    forbidden_BW = before_BW >= p_B1
+    forbidden_BW[:, 0] = False
+    whole_B = forbidden_BW[:, -1] | (width == logits_BV.shape[-1])
+    values_BW = top.values.masked_fill(forbidden_BW, NEVER)
+    return torch.full_like(logits_BV, NEVER).scatter_(-1, top.indices, values_BW), whole_B
+
+
+def keep_min_p(logits_BV: Tensor, min_p: float | Tensor) -> Tensor:
     """Keep tokens that are at least `min_p` times as likely as the most likely one."""
-    floor_B1 = logits_BV.amax(-1, keepdim=True) + torch.log(torch.tensor(min_p)).item()
+    log_min_p = torch.as_tensor(min_p, device=logits_BV.device).log()
+    floor_B1 = logits_BV.amax(-1, keepdim=True) + log_min_p
     return logits_BV.masked_fill(logits_BV < floor_B1, NEVER)
 
 
-def filter_logits(
-    logits_BV: Tensor, params: SamplingParams, *, seen_BV: Tensor | None = None
-) -> Tensor:
-    """Apply every filter that is on, in order; the softmax of the result is what is drawn from."""
-    logits_BV = logits_BV.float()
-    if params.repetition_penalty != 1 and seen_BV is not None:
-        logits_BV = apply_repetition_penalty(logits_BV, seen_BV, penalty=params.repetition_penalty)
-    if params.greedy:
-        return logits_BV
-    logits_BV = apply_temperature(logits_BV, params.temperature)
-    if params.top_k:
-        logits_BV = keep_top_k(logits_BV, params.top_k)
-    if params.top_p < 1:
-        logits_BV = keep_top_p(logits_BV, params.top_p)
-    if params.min_p:
-        logits_BV = keep_min_p(logits_BV, params.min_p)
+def filter_logits(logits_BV: Tensor, rows: RowParams) -> Tensor:
+    """Apply temperature and every filter that is on, in order, to rows that aren't greedy.
+
+    The softmax of the result is what is drawn from. A filter costs only the rows that have it on.
+    """
+    logits_BV = apply_temperature(logits_BV, _like(rows.temperature, logits_BV))
+    for keep, values_B1, on_B1 in (
+        (keep_top_k, rows.top_k, rows.top_k > 0),
+        (keep_top_p, rows.top_p, rows.top_p < 1),
+        (keep_min_p, rows.min_p, rows.min_p > 0),
+    ):
+        on = on_B1[:, 0].nonzero()[:, 0]
+        if len(on) == len(on_B1):
+            logits_BV = keep(logits_BV, _like(values_B1, logits_BV))
+        elif len(on):
+            at = on.to(logits_BV.device)
+            logits_BV[at] = keep(logits_BV[at], _like(values_B1[on], logits_BV))
     return logits_BV
 
 
-def row_generators(seed: int | None, rows: int) -> list[torch.Generator]:
-    """Return one random source a row, so that a row's draws don't depend on its neighbours."""
-    generators = [torch.Generator() for _ in range(rows)]
-    for row, generator in enumerate(generators):
-        if seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed((seed + row) % 2**63)
-    return generators
+def _like(values_B1: Tensor, logits_BV: Tensor) -> Tensor:
+    """Move parameters to where the logits are; integers stay integers."""
+    dtype = logits_BV.dtype if values_B1.is_floating_point() else None
+    return values_B1.to(logits_BV.device, dtype)
+
+
+def new_generator(seed: int | None) -> torch.Generator:
+    """Return a source of random numbers of its own (on the CPU); None: seeded by the system."""
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return generator
 
 
 def draw(logits_BV: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
@@ -146,25 +239,3 @@ def draw(logits_BV: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     # The sum is 1 only up to rounding: scaling by it keeps the draw inside the row.
     target_B1 = uniform_B[:, None] * cumulative_BV[:, -1:]
     return torch.searchsorted(cumulative_BV, target_B1, right=True)[:, 0]
-
-
-def sample(
-    logits_BV: Tensor,
-    params: SamplingParams,
-    *,
-    generators: Sequence[torch.Generator],
-    seen_BV: Tensor | None = None,
-) -> Tensor:
-    """Choose the next token of every row.
-
-    Args:
-        logits_BV: (B, V) scores of the model.
-        params: the filters.
-        generators: one random source a row (`row_generators`); not used when greedy.
-        seen_BV: (B, V) bool, tokens that occurred; needed for the repetition penalty.
-
-    Returns:
-        (B,) int64 token ids.
-    """
-    filtered_BV = filter_logits(logits_BV, params, seen_BV=seen_BV)
-    return filtered_BV.argmax(-1) if params.greedy else draw(filtered_BV, generators)

@@ -6,10 +6,15 @@ Full-attention layers hold `max_length` slots and token p lies in slot p. Slidin
 of `window + chunk` slots and token p lies in slot p mod ring: memory doesn't grow with the length.
 The extra `chunk` slots make two things exact: a chunk of T <= chunk tokens can be written before
 its first query has read the oldest key it needs, and the last `chunk` tokens can be taken back.
+
+Rows come and go while a server runs: `view` gives a few neighbouring rows to a forward pass (the
+others cost nothing), `swap` brings rows together, `copy_prefix` and `keepable` serve prompts that
+begin as an earlier one did.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -93,12 +98,60 @@ class KVCache:
         self.lengths.zero_()
         self._written.zero_()
 
+    def view(self, first: int, count: int) -> KVCache:
+        """Return rows `first` to `first + count` as a cache that shares memory with this one.
+
+        A forward pass through the view advances these rows here. Assign to neither cache's
+        `lengths` while the view is in use; editing its elements is fine.
+        """
+        part = copy.copy(self)
+        rows = slice(first, first + count)
+        part.lengths, part._written = self.lengths[rows], self._written[rows]
+        part._keys = [buffer[rows] for buffer in self._keys]
+        part._values = [buffer[rows] for buffer in self._values]
+        return part
+
+    def swap(self, a: int, b: int) -> None:
+        """Exchange two rows."""
+        used = int(torch.maximum(self._written[a], self._written[b]))
+        for buffer, slots in self._buffers(used):
+            kept = buffer[a, :, :slots].clone()
+            buffer[a, :, :slots] = buffer[b, :, :slots]
+            buffer[b, :, :slots] = kept
+        for numbers in (self.lengths, self._written):
+            numbers[[a, b]] = numbers[[b, a]]
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """Make row `target` hold the first `length` tokens of row `source` (see `keepable`)."""
+        used = int(self._written[source])
+        for (buffer, slots), window in zip(self._buffers(used), self._windows * 2, strict=True):
+            if window is None:
+                slots = length
+            buffer[target, :, :slots] = buffer[source, :, :slots]
+        self.lengths[target], self._written[target] = length, self._written[source]
+
+    def keepable(self, row: int, length: int) -> int:
+        """Return `length` if the row can be cut back to it (or copied so far), else 0.
+
+        The rings of sliding layers may have lost what the next token needs.
+        """
+        for window in set(self._windows) - {None}:
+            oldest_held = max(int(self._written[row]) - self.slots(window), 0)
+            if oldest_held > max(length - (window or 0) + 1, 0):
+                return 0
+        return length
+
+    def _buffers(self, used: int) -> list[tuple[Tensor, int]]:
+        """Return each buffer, and how many slots hold something after `used` tokens."""
+        slots = [min(self.slots(window), used) for window in self._windows]
+        return list(zip((*self._keys, *self._values), slots * 2, strict=True))
+
     def truncate(self, lengths: Tensor | Sequence[int] | int) -> None:
         """Take back tokens: row b keeps its first `min(lengths[b], what it has)` tokens.
 
         Sliding layers can take back `chunk` tokens, or all; the next forward pass checks.
         """
-        self.lengths = torch.minimum(self.lengths, torch.as_tensor(lengths).cpu().long())
+        torch.minimum(self.lengths, torch.as_tensor(lengths).cpu().long(), out=self.lengths)
 
     def select(self, rows: Tensor | Sequence[int]) -> KVCache:
         """Keep these rows in this order (a row may come twice); changes the cache, returns it."""
@@ -125,15 +178,14 @@ class KVCache:
         for window in set(self._windows) - {None}:
             self._check_ring(window or 0)
         uniform = bool((self.lengths == self.lengths[0]).all())
-        self._written = torch.where(self.lengths == 0, 0, self._written)
-        self._written = torch.maximum(self._written, self.lengths + T)
-        return CacheStep(
-            self, T, start_B=self.lengths.to(self.device), longest=longest, uniform=uniform
-        )
+        self._written[self.lengths == 0] = 0
+        torch.maximum(self._written, self.lengths + T, out=self._written)
+        start_B = self.lengths.to(self.device, copy=True)  # `advance` edits the lengths
+        return CacheStep(self, T, start_B=start_B, longest=longest, uniform=uniform)
 
     def advance(self, counts: Tensor | int) -> None:
         """Add `counts` (B,) or a number to the lengths after a pass has written its tokens."""
-        self.lengths = self.lengths + (counts.cpu() if isinstance(counts, Tensor) else counts)
+        self.lengths += counts.cpu() if isinstance(counts, Tensor) else counts
 
     def write(
         self, layer: int, k_BGTK: Tensor, v_BGTK: Tensor, step: CacheStep
