@@ -116,7 +116,7 @@ def load(
         model = CausalLM(config)
     if config.tie_word_embeddings:
         tensors.pop("lm_head.weight", None)  # some writers store the tied head a second time
-    _check_tensors(tensors, model.state_dict(), directory / WEIGHTS)
+    check_tensors(tensors, model.state_dict(), directory / WEIGHTS)
     if dtype is not None:
         tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
     model.load_state_dict(tensors, assign=True)
@@ -211,7 +211,7 @@ def _load_adapter(
     model, _ = load(base_of(directory), device=device, dtype=dtype)
     inject_lora(model, lora_config_from_adapter(read_json(directory / _ADAPTER_CONFIG)))
     tensors = read_tensors(directory / ADAPTER, device=device)
-    _check_tensors(tensors, lora_state_dict(model), directory / ADAPTER)
+    check_tensors(tensors, lora_state_dict(model), directory / ADAPTER)
     load_lora_state_dict(model, tensors)
     return model.eval(), Tokenizer.load(directory)
 
@@ -240,8 +240,12 @@ def base_of(directory: Path) -> Path:
     return base
 
 
-def _check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse a file whose tensors are not exactly those of the model."""
+def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse a file whose tensors are not exactly those of the model.
+
+    Raises:
+        CheckpointError: names what is missing, unexpected, or of another shape.
+    """
     problems = [f"missing {name}" for name in sorted(expected.keys() - found.keys())]
     problems += [f"unexpected {name}" for name in sorted(found.keys() - expected.keys())]
     problems += [

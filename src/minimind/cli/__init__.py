@@ -7,6 +7,7 @@ this package with a `main(argv)`, and one line in `VERBS`.
 from __future__ import annotations
 
 import importlib
+import keyword
 import sys
 
 from minimind.errors import MiniMindError, did_you_mean
@@ -20,6 +21,8 @@ VERBS = {
     "train": "run a stage: pretrain, sft, dpo, lora, distill, or your own TOML",
     "chat": "talk to a checkpoint in the terminal",
     "generate": "complete one prompt, or a file of them",
+    "serve": "an OpenAI-compatible server for checkpoints, adapters and GGUF files",
+    "import": "bring in another maker's model: Qwen3, Qwen2, Llama shapes; Hugging Face or GGUF",
 }
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -55,7 +58,8 @@ def main(argv: list[str] | None = None) -> int:
         )
         return EXIT_WRONG_INPUT
     try:
-        module = importlib.import_module(f"minimind.cli.{verb}")
+        name = f"{verb}_" if keyword.iskeyword(verb) else verb  # import_.py
+        module = importlib.import_module(f"minimind.cli.{name}")
         return module.main(rest) or EXIT_DONE
     except MiniMindError as error:
         print(f"minimind {verb}: {error}", file=sys.stderr)
