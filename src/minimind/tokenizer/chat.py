@@ -43,11 +43,11 @@ Message = dict[str, Any]
 `reasoning_content` (str) and `tool_calls` (a list of `{"name", "arguments"}` or OpenAI's
 `{"type": "function", "function": {"name", "arguments"}}`), and then needs no content."""
 
-_TOOLS_HEAD = (
+TOOLS_HEAD = (
     "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
     "You are provided with function signatures within <tools></tools> XML tags:\n<tools>"
 )
-_TOOLS_TAIL = (
+TOOLS_TAIL = (
     "\n</tools>\n\nFor each function call, return a json object with function name and arguments "
     "within <tool_call></tool_call> XML tags:\n<tool_call>\n"
     '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
@@ -110,7 +110,7 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt %}
     {{- '<|im_start|>assistant\\n' }}
 {%- endif %}
-""".replace("TOOLS_HEAD", json.dumps(_TOOLS_HEAD)).replace("TOOLS_TAIL", json.dumps(_TOOLS_TAIL))
+""".replace("TOOLS_HEAD", json.dumps(TOOLS_HEAD)).replace("TOOLS_TAIL", json.dumps(TOOLS_TAIL))
 """What is exported as chat_template.jinja; for transformers, vLLM and llama.cpp alike."""
 
 
@@ -200,12 +200,12 @@ def _pieces(
 
 
 def _tool_list(tools: Sequence[dict[str, Any]]) -> Iterator[_Piece]:
-    yield _TOOLS_HEAD, True, False
+    yield TOOLS_HEAD, True, False
     for index, tool in enumerate(tools):
         if not isinstance(tool, dict):
             raise DataError(f"tools[{index}] is {_shown(tool)}: must be an object (a JSON schema)")
         yield "\n" + json.dumps(tool, ensure_ascii=False), False, False
-    yield _TOOLS_TAIL + "<|im_end|>\n", True, False
+    yield TOOLS_TAIL + "<|im_end|>\n", True, False
 
 
 def _assistant(message: Message) -> Iterator[_Piece]:
