@@ -3,7 +3,7 @@
 A step reads at most `prefill_tokens` of new prompts, so that a long one doesn't stall the others,
 and makes one token for every request that has read its prompt:
 
-    batch = Batch(model, slots=8)
+    batch = Batch(TorchRows(model, count=8))
     batch.add(Request(prompt, params))
     while batch.busy:
         for request, event in batch.step(): ...
@@ -21,10 +21,10 @@ from torch import Tensor
 
 from minimind.errors import ConfigError
 from minimind.inference.backend import TokenEvent
-from minimind.inference.decode import decode_one, finish_reason, prefill
+from minimind.inference.decode import finish_reason
+from minimind.inference.rows import Rows
 from minimind.inference.sampler import Chosen
 from minimind.inference.slots import Request, Slots
-from minimind.model import CausalLM
 
 ALONE_TOKENS = 512
 """Prompt tokens read in a step in which nobody waits for a token; more saves nothing on a CPU,
@@ -32,39 +32,28 @@ where a matrix product of 64 rows already runs at full speed."""
 
 
 class Batch:
-    """Answers many requests at once, a step at a time; the model must be in eval mode.
+    """Answers many requests at once, a step at a time.
 
     Args:
-        model: what generates.
-        slots: how many requests run side by side.
-        max_length: tokens of prompt and answer together that a slot holds; None: the context.
+        rows: of the model that generates; as many requests run side by side.
         prefill_tokens: prompt tokens read in a step while others decode.
 
     Attributes:
-        slots: the rows of the cache and who has them.
+        slots: the rows and who has them.
         prompt_tokens: read so far, without those taken from the cache.
         cached_tokens: prompt tokens taken from the cache so far.
         generated_tokens: made so far.
 
     Raises:
-        ConfigError: a number is below 1.
+        ConfigError: `prefill_tokens` is below 1.
     """
 
-    def __init__(
-        self,
-        model: CausalLM,
-        *,
-        slots: int,
-        max_length: int | None = None,
-        prefill_tokens: int = 128,
-    ) -> None:
-        for name, value in (("slots", slots), ("prefill-tokens", prefill_tokens)):
-            if value < 1:
-                raise ConfigError(f"--{name} {value}: must be at least 1")
-        self.model = model
-        self.context = model.config.max_position_embeddings
+    def __init__(self, rows: Rows, *, prefill_tokens: int = 128) -> None:
+        if prefill_tokens < 1:
+            raise ConfigError(f"--prefill-tokens {prefill_tokens}: must be at least 1")
+        self.rows = rows
         self.prefill_tokens = prefill_tokens
-        self.slots = Slots(model, count=slots, max_length=max_length or self.context)
+        self.slots = Slots(rows)
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.generated_tokens = 0
@@ -77,7 +66,7 @@ class Batch:
     @property
     def requests(self) -> list[Request]:
         """Return those that run."""
-        return [row.request for row in self.slots.rows if row.request is not None]
+        return [place.request for place in self.slots.places if place.request is not None]
 
     def add(self, request: Request) -> None:
         """Give a request a slot; there must be an idle one, and room for an answer."""
@@ -86,9 +75,9 @@ class Batch:
 
     def remove(self, request: Request) -> None:
         """End a request now, if it runs; its slot is free."""
-        place = self.slots.find(request)
-        if place is not None:
-            self.slots.release(place)
+        row = self.slots.find(request)
+        if row is not None:
+            self.slots.release(row)
 
     def clear(self) -> None:
         """End every request and forget every token, after a step has failed."""
@@ -103,17 +92,17 @@ class Batch:
         if not logits:
             return []
         chosen = self.slots.sampler.choose(logits[0] if len(logits) == 1 else torch.cat(logits))
-        events = [self._event(place, chosen) for place in range(len(chosen.ids))]
-        for place in reversed(range(len(events))):  # releasing swaps with later rows only
-            if events[place][1].end is not None:
-                self.slots.release(place)
+        events = [self._event(row, chosen) for row in range(len(chosen.ids))]
+        for row in reversed(range(len(events))):  # releasing swaps with later rows only
+            if events[row][1].end is not None:
+                self.slots.release(row)
         return events
 
-    def _event(self, place: int, chosen: Chosen) -> tuple[Request, TokenEvent]:
-        request = self._request(place)
-        token, logprob = chosen.ids[place], chosen.logprobs[place]
+    def _event(self, row: int, chosen: Chosen) -> tuple[Request, TokenEvent]:
+        request = self._request(row)
+        token, logprob = chosen.ids[row], chosen.logprobs[row]
         if not math.isfinite(logprob):
-            self.slots.rows[place].tokens.clear()  # nobody should continue from these
+            self.slots.places[row].tokens.clear()  # nobody should continue from these
             error = "the model's logits are not finite: its weights are damaged or overflow"
             return request, TokenEvent(end="error", cached_tokens=request.cached, error=error)
         stopped = token in request.params.stop_ids
@@ -121,27 +110,24 @@ class Batch:
             request.answer.append(token)
             self.generated_tokens += 1
         end = finish_reason(
-            token, len(request.answer), len(request.prompt), request.params, self.context
+            token, len(request.answer), len(request.prompt), request.params, self.rows.context
         )
         if stopped:
             return request, TokenEvent(end=end, cached_tokens=request.cached)
         return request, TokenEvent(
             token=token,
             logprob=logprob,
-            alternatives=chosen.alternatives[place],
+            alternatives=chosen.alternatives[row],
             end=end,
             cached_tokens=request.cached,
         )
 
     def _decode(self, count: int) -> Tensor:
         """Read the last token of the first `count` rows; return (count, V) logits."""
-        tokens = [self._request(place).answer[-1] for place in range(count)]
-        cache = self.slots.cache
-        logits_BV = decode_one(
-            self.model, cache.view(0, count), torch.tensor(tokens, device=cache.device)
-        )
-        for row, token in zip(self.slots.rows, tokens, strict=False):
-            row.tokens.append(token)
+        pieces = [self._request(row).answer[-1:] for row in range(count)]
+        logits_BV = self.rows.read(0, pieces)
+        for place, piece in zip(self.slots.places, pieces, strict=False):
+            place.tokens += piece
         return logits_BV
 
     def _read(self) -> Tensor | None:
@@ -151,21 +137,21 @@ class Batch:
         """
         if not self.slots.reading:
             return None
-        places, width = self._next_readers()
-        rows = [self.slots.rows[place] for place in places]
+        rows, width = self._next_readers()
+        places = [self.slots.places[row] for row in rows]
         pieces = [
-            self._request(place).prompt[len(row.tokens) :][:width]
-            for place, row in zip(places, rows, strict=True)
+            self._request(row).prompt[len(place.tokens) :][:width]
+            for row, place in zip(rows, places, strict=True)
         ]
-        logits_BV = prefill(self.model, self.slots.cache.view(places[0], len(places)), pieces)
+        logits_BV = self.rows.read(rows[0], pieces)
         ready = []
-        for number, (place, row, piece) in enumerate(zip(places, rows, pieces, strict=True)):
-            row.tokens += piece
+        for number, (row, place, piece) in enumerate(zip(rows, places, pieces, strict=True)):
+            place.tokens += piece
             self.prompt_tokens += len(piece)
-            if row.unread == 0:
+            if place.unread == 0:
                 # In ascending order, so that a row still to come is never the one swapped away:
-                # the border is at or before `place`.
-                self.slots.promote(place)
+                # the border is at or before `row`.
+                self.slots.promote(row)
                 ready.append(number)
         return logits_BV[ready] if ready else None
 
@@ -174,23 +160,21 @@ class Batch:
 
         Padding counts: as many rows as fit in the step's budget when all are as wide as the widest.
         """
-        slots = self.slots
+        slots, places = self.slots, self.slots.places
         budget = self.prefill_tokens if slots.decoding else max(self.prefill_tokens, ALONE_TOKENS)
         reading = range(slots.decoding, slots.lent)
-        oldest = min(reading, key=lambda place: slots.rows[place].changed)
+        oldest = min(reading, key=lambda row: places[row].changed)
         low = high = oldest
-        width = min(slots.rows[oldest].unread, budget)
-        start = len(slots.rows[oldest].tokens)
-        for place in (*range(oldest + 1, slots.lent), *range(oldest - 1, slots.decoding - 1, -1)):
-            row = slots.rows[place]
-            wider, later = max(width, min(row.unread, budget)), max(start, len(row.tokens))
-            neighbour = place in (low - 1, high + 1)
-            fits = later + wider <= slots.cache.max_length
+        width, start = min(places[oldest].unread, budget), len(places[oldest].tokens)
+        for row in (*range(oldest + 1, slots.lent), *range(oldest - 1, slots.decoding - 1, -1)):
+            wider = max(width, min(places[row].unread, budget))
+            later = max(start, len(places[row].tokens))
+            neighbour, fits = row in (low - 1, high + 1), later + wider <= self.rows.max_length
             if neighbour and fits and (high - low + 2) * wider <= budget:
-                low, high, width, start = min(low, place), max(high, place), wider, later
+                low, high, width, start = min(low, row), max(high, row), wider, later
         return range(low, high + 1), width
 
-    def _request(self, place: int) -> Request:
-        request = self.slots.rows[place].request
+    def _request(self, row: int) -> Request:
+        request = self.slots.places[row].request
         assert request is not None, "only lent rows are in the regions that compute"
         return request

@@ -1,4 +1,7 @@
-"""The torch backend: one thread that steps a `Batch` while others submit and cancel."""
+"""Backends: one thread that steps a `Batch` while others submit and cancel.
+
+`TorchBackend` is the one to use; `BatchBackend` is all of it but the model.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from minimind.errors import ConfigError, DataError
 from minimind.inference.backend import (
@@ -19,7 +21,8 @@ from minimind.inference.backend import (
     TokenEvent,
 )
 from minimind.inference.batch import Batch
-from minimind.inference.decode import check_prompt
+from minimind.inference.decode import check_ids
+from minimind.inference.rows import Rows, TorchRows
 from minimind.inference.sampling import SamplingParams
 from minimind.inference.slots import Request
 from minimind.model import CausalLM
@@ -33,7 +36,7 @@ class _Ticket:
 
     request: Request
     on_event: OnEvent
-    backend: TorchBackend
+    backend: BatchBackend
     cancelled: bool = False
 
     def cancel(self) -> None:
@@ -41,16 +44,16 @@ class _Ticket:
         self.backend._cancel(self)
 
 
-class TorchBackend:
-    """Generates with a `CausalLM` for many requests at once (see `backend.Backend`).
+class BatchBackend:
+    """Generates for many requests at once (see `backend.Backend`), whatever computes.
 
     Waiting requests are served in order. A slot that is free keeps its tokens, so the next turn of
     a conversation reads only what is new. With nothing to do its thread sleeps.
 
     Args:
-        model: what generates; it is put into eval mode and belongs to this backend from now on.
-        slots: how many requests run side by side; each has a row of the KV cache.
-        queue_limit: how many more may wait.
+        rows: of the model that generates; only this backend's thread uses them from now on.
+        kind: name of the implementation.
+        queue_limit: how many more requests than there are rows may wait.
         prefill_tokens: prompt tokens read in a step while others decode: fewer makes their tokens
             come more evenly, more makes a long prompt's first token come sooner.
 
@@ -59,48 +62,40 @@ class TorchBackend:
     """
 
     def __init__(
-        self,
-        model: CausalLM,
-        *,
-        slots: int = 8,
-        queue_limit: int = 64,
-        prefill_tokens: int = 128,
+        self, rows: Rows, *, kind: str, queue_limit: int = 64, prefill_tokens: int = 128
     ) -> None:
         if queue_limit < 0:
             raise ConfigError(f"--queue-limit {queue_limit}: must be at least 0")
+        self.kind = kind
         self.queue_limit = queue_limit
-        self._model = model.eval()
-        self._batch = Batch(model, slots=slots, prefill_tokens=prefill_tokens)
-        self._slots = slots
+        self._rows = rows
+        self._batch = Batch(rows, prefill_tokens=prefill_tokens)
+        self._slots = rows.count
         self._waiting: deque[_Ticket] = deque()
         self._cancelled: list[_Ticket] = []
         self._running: dict[Request, _Ticket] = {}
         # What is above is shared; whoever touches it holds this. The batch is the thread's own.
         self._changed = threading.Condition()
         self._deadline: float | None = None
-        self._thread = threading.Thread(target=self._run, name="minimind-batching", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"minimind-{kind}", daemon=True)
         self._thread.start()
-
-    @property
-    def kind(self) -> Literal["torch"]:
-        """Return the name of this implementation."""
-        return "torch"
 
     @property
     def context_length(self) -> int:
         """Return how many tokens prompt and answer together can have."""
-        return self._model.config.max_position_embeddings
+        return self._rows.context
 
     def submit(self, prompt: Sequence[int], params: SamplingParams, on_event: OnEvent) -> _Ticket:
         """Queue a prompt (see `backend.Backend.submit`)."""
         prompt = list(prompt)
-        check_prompt(self._model, prompt)
-        if len(prompt) == self.context_length:
+        context, vocab_size = self._rows.context, self._rows.vocab_size
+        check_ids(prompt, context=context, vocab_size=vocab_size)
+        if len(prompt) == context:
             raise DataError(
                 f"the prompt has {len(prompt):,} tokens and fills the model's context: "
                 "shorten it, an answer needs room"
             )
-        params.check_vocabulary(self._model.config.vocab_size)
+        params.check_vocabulary(vocab_size)
         ticket = _Ticket(Request(prompt, params), on_event, self)
         with self._changed:
             if self._deadline is not None:
@@ -127,7 +122,7 @@ class TorchBackend:
             prompt_tokens=batch.prompt_tokens,
             cached_tokens=batch.cached_tokens,
             generated_tokens=batch.generated_tokens,
-            kv_cache_bytes=batch.slots.cache.nbytes,
+            kv_cache_bytes=self._rows.nbytes,
         )
 
     def close(self, *, drain_seconds: float = 0.0) -> None:
@@ -222,3 +217,30 @@ class TorchBackend:
 
 def _ignore(event: TokenEvent) -> None:
     """Listen for a listener that broke."""
+
+
+class TorchBackend(BatchBackend):
+    """Generates with a `CausalLM` for many requests at once (see `BatchBackend`).
+
+    Args:
+        model: what generates; it is put into eval mode and belongs to this backend from now on.
+        slots: how many requests run side by side; each has a row of the KV cache.
+        queue_limit: how many more may wait.
+        prefill_tokens: prompt tokens read in a step while others decode.
+
+    Raises:
+        ConfigError: a number is out of range.
+    """
+
+    def __init__(
+        self,
+        model: CausalLM,
+        *,
+        slots: int = 8,
+        queue_limit: int = 64,
+        prefill_tokens: int = 128,
+    ) -> None:
+        if slots < 1:
+            raise ConfigError(f"--slots {slots}: must be at least 1")
+        rows = TorchRows(model.eval(), count=slots)
+        super().__init__(rows, kind="torch", queue_limit=queue_limit, prefill_tokens=prefill_tokens)

@@ -86,12 +86,17 @@ def new_cache(model: CausalLM, *, batch_size: int, max_length: int) -> KVCache:
 
 
 def check_prompt(model: CausalLM, prompt: Sequence[int]) -> None:
+    """Refuse a prompt that the model can't read (see `check_ids`)."""
+    config = model.config
+    check_ids(prompt, context=config.max_position_embeddings, vocab_size=config.vocab_size)
+
+
+def check_ids(prompt: Sequence[int], *, context: int, vocab_size: int) -> None:
     """Refuse a prompt that can't be read.
 
     Raises:
         DataError: it is empty, longer than the context, or has ids beyond the vocabulary.
     """
-    context, vocab_size = model.config.max_position_embeddings, model.config.vocab_size
     if not prompt:
         raise DataError("the prompt is empty: give at least one token")
     if len(prompt) > context:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from minimind.data.batch import IGNORE
 from minimind.inference.batch import Batch
 from minimind.inference.decode import Completion, check_prompt, evaluating, reason_of
+from minimind.inference.rows import TorchRows
 from minimind.inference.sampling import SamplingParams
 from minimind.inference.scoring import score_rows
 from minimind.inference.session import Session
@@ -72,7 +73,8 @@ class Engine:
             return [results[row] for row in range(len(prompts))]
         longest = min(len(prompts[waiting[-1]]) + params.max_new_tokens, context)
         with evaluating(self.model):
-            batch = Batch(self.model, slots=min(batch_rows, len(waiting)), max_length=longest)
+            count = min(batch_rows, len(waiting))
+            batch = Batch(TorchRows(self.model, count=count, max_length=longest))
             numbers: dict[Request, int] = {}
             while waiting or batch.busy:
                 while waiting and batch.slots.idle:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from minimind.inference.batch import Batch
 from minimind.inference.decode import FinishReason, check_prompt, evaluating, reason_of
+from minimind.inference.rows import TorchRows
 from minimind.inference.sampling import SamplingParams
 from minimind.inference.slots import Request
 from minimind.model import CausalLM
@@ -25,7 +26,8 @@ class Session:
     def __init__(self, model: CausalLM, *, max_length: int | None = None) -> None:
         context = model.config.max_position_embeddings
         self.model = model
-        self.batch = Batch(model, slots=1, max_length=min(max_length or context, context))
+        rows = TorchRows(model, count=1, max_length=min(max_length or context, context))
+        self.batch = Batch(rows)
         self.reused = 0
         self.finish_reason: FinishReason | None = None
 
@@ -37,7 +39,7 @@ class Session:
             RunError: the model's logits are not finite.
         """
         check_prompt(self.model, prompt)
-        full = len(prompt) >= self.batch.context
+        full = len(prompt) >= self.batch.rows.context
         self.finish_reason = "context" if full else None
         if full:
             return

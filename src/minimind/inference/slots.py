@@ -1,7 +1,7 @@
-"""Rows of a KV cache lent to requests: who sits where, and what a new prompt needn't read again.
+"""Rows lent to requests: who sits where, and what a new prompt needn't read again.
 
-The rows are kept in three neighbouring regions, so that a forward pass over one of them is a view
-of the cache and idle rows cost nothing:
+They are kept in three neighbouring regions, so that a forward pass over one of them is a view of
+the KV cache and idle rows cost nothing:
 
     [ decoding ... | reading their prompt ... | idle ... ]
 
@@ -15,10 +15,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from minimind.inference.decode import new_cache
+from minimind.inference.rows import Rows
 from minimind.inference.sampler import Sampler
 from minimind.inference.sampling import SamplingParams
-from minimind.model import CausalLM
 
 WORTH_COPYING = 8
 """A shorter prefix is read again: that costs less than copying it in every layer."""
@@ -42,8 +41,8 @@ class Request:
 
 
 @dataclass(slots=True)
-class Row:
-    """One row of the cache: the tokens it holds, whom it is lent to, when it last changed hands."""
+class Place:
+    """One row: the tokens that were read, whom it is lent to, when it last changed hands."""
 
     tokens: list[int] = field(default_factory=list)
     request: Request | None = None
@@ -56,20 +55,19 @@ class Row:
 
 
 class Slots:
-    """A KV cache and a sampler whose rows are lent to requests.
+    """Rows, and their sampler, that are lent to requests.
 
     Attributes:
-        rows: the first `decoding` decode, the next `reading` read their prompt, the rest is idle.
-        cache: keys and values of the rows.
+        places: of the rows in order. The first `decoding` decode, the next `reading` read their
+            prompt, the rest is idle.
+        rows: what the model has read.
         sampler: parameters and penalties of the rows.
     """
 
-    def __init__(self, model: CausalLM, *, count: int, max_length: int) -> None:
-        self.cache = new_cache(model, batch_size=count, max_length=max_length)
-        self.sampler = Sampler(
-            rows=count, vocab_size=model.config.vocab_size, device=self.cache.device
-        )
-        self.rows = [Row() for _ in range(count)]
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self.sampler = Sampler(rows=rows.count, vocab_size=rows.vocab_size, device=rows.device)
+        self.places = [Place() for _ in range(rows.count)]
         self.decoding = 0
         self.reading = 0
         self._clock = 0
@@ -82,48 +80,49 @@ class Slots:
     @property
     def idle(self) -> int:
         """Return how many rows are free."""
-        return len(self.rows) - self.lent
+        return len(self.places) - self.lent
 
     def lend(self, request: Request) -> None:
         """Give an idle row to a request; what it shares with tokens in the cache is kept."""
-        place, kept = self._choose(request.prompt)
+        row, kept = self._choose(request.prompt)
         border = self.lent
-        self._swap(place, border)
-        row = self.rows[border]
-        row.tokens = request.prompt[:kept]
-        row.request, row.changed = request, self._tick()
+        self._swap(row, border)
+        place = self.places[border]
+        place.tokens = request.prompt[:kept]
+        place.request, place.changed = request, self._tick()
         request.cached = kept
-        self.cache.lengths[border] = kept
+        self.rows.cut(border, kept)
         self.sampler.begin(border, request.params, request.prompt)
         self.reading += 1
 
-    def promote(self, place: int) -> None:
+    def promote(self, row: int) -> None:
         """Move a row that has read its prompt to the end of those that decode."""
-        self._swap(place, self.decoding)
+        self._swap(row, self.decoding)
         self.decoding += 1
         self.reading -= 1
 
-    def release(self, place: int) -> None:
+    def release(self, row: int) -> None:
         """Take a lent row back; it keeps its tokens."""
-        self.rows[place].request = None
-        self.rows[place].changed = self._tick()
-        if place < self.decoding:
+        self.places[row].request = None
+        self.places[row].changed = self._tick()
+        if row < self.decoding:
             self.decoding -= 1
-            self._swap(place, self.decoding)
-            place = self.decoding
+            self._swap(row, self.decoding)
+            row = self.decoding
         else:
             self.reading -= 1
-        self._swap(place, self.lent)
+        self._swap(row, self.lent)
 
     def find(self, request: Request) -> int | None:
-        """Return the place of a request's row."""
-        return next((i for i, row in enumerate(self.rows) if row.request is request), None)
+        """Return the row that a request has."""
+        return next((row for row, p in enumerate(self.places) if p.request is request), None)
 
     def clear(self) -> None:
         """Take every row back and forget every token."""
-        self.rows = [Row() for _ in self.rows]
+        self.places = [Place() for _ in self.places]
         self.decoding = self.reading = 0
-        self.cache.reset()
+        for row in range(self.rows.count):
+            self.rows.cut(row, 0)
 
     def _choose(self, prompt: Sequence[int]) -> tuple[int, int]:
         """Return an idle row for `prompt`, and how many tokens of it that row holds then.
@@ -132,26 +131,26 @@ class Slots:
         Otherwise the prefix is copied into the row that was idle for longest (an empty one first),
         so that neither a running request nor another conversation loses its tokens.
         """
-        shared = [self._shared(place, prompt) for place in range(len(self.rows))]
+        shared = [self._shared(row, prompt) for row in range(len(self.places))]
         best = max(range(len(shared)), key=shared.__getitem__)
-        idle = range(self.lent, len(self.rows))
-        if best in idle and 2 * shared[best] >= len(self.rows[best].tokens) > 0:
+        idle, places = range(self.lent, len(self.places)), self.places
+        if best in idle and 2 * shared[best] >= len(places[best].tokens) > 0:
             return best, shared[best]
-        oldest = min(idle, key=lambda i: (bool(self.rows[i].tokens), self.rows[i].changed))
+        oldest = min(idle, key=lambda row: (bool(places[row].tokens), places[row].changed))
         if shared[best] - shared[oldest] >= WORTH_COPYING:
-            self.cache.copy_prefix(best, oldest, shared[best])
+            self.rows.copy_prefix(best, oldest, shared[best])
             return oldest, shared[best]
         return oldest, shared[oldest]
 
-    def _shared(self, place: int, prompt: Sequence[int]) -> int:
+    def _shared(self, row: int, prompt: Sequence[int]) -> int:
         # The last token is always read: its logits choose the first token of the answer.
-        shared = common_prefix(self.rows[place].tokens, prompt[:-1])
-        return self.cache.keepable(place, shared)
+        shared = common_prefix(self.places[row].tokens, prompt[:-1])
+        return self.rows.keepable(row, shared)
 
     def _swap(self, a: int, b: int) -> None:
         if a != b:
-            self.rows[a], self.rows[b] = self.rows[b], self.rows[a]
-            self.cache.swap(a, b)
+            self.places[a], self.places[b] = self.places[b], self.places[a]
+            self.rows.swap(a, b)
             self.sampler.swap(a, b)
 
     def _tick(self) -> int:
