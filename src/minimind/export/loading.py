@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from minimind import checkpoint
+from minimind.checkpoint.store import read_json
 from minimind.config import LoraConfig
 from minimind.errors import ExportError
 from minimind.model import CausalLM, lora_config_from_adapter, merge_lora
@@ -69,6 +70,6 @@ def read_source(path: str | Path, *, keep_adapter: bool = False) -> Source:
         merge_lora(model)
         model.eval()
         return Source(directory=directory, model=model, tokenizer=tokenizer, base=base, merged=True)
-    values = checkpoint.store.read_json(directory / ADAPTER_CONFIG)
+    values = read_json(directory / ADAPTER_CONFIG)
     lora = lora_config_from_adapter(values)
     return Source(directory=directory, model=model, tokenizer=tokenizer, lora=lora, base=base)
