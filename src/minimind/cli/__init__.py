@@ -21,6 +21,7 @@ VERBS = {
     "train": "run a stage: pretrain, sft, dpo, lora, distill, or your own TOML",
     "chat": "talk to a checkpoint in the terminal",
     "generate": "complete one prompt, or a file of them",
+    "export": "hf | gguf | onnx: for transformers, llama.cpp, Ollama, the browser; each verified",
     "serve": "an OpenAI-compatible server for checkpoints, adapters and GGUF files",
     "import": "bring in another maker's model: Qwen3, Qwen2, Llama shapes; Hugging Face or GGUF",
 }

@@ -8,6 +8,7 @@ or 8-bit blocks for the quantised types), which is what the bounds below allow f
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,37 @@ def verify(
     )
     progress("verifying", 4, 4)
     return tensors, ids, logits, greedy
+
+
+def verify_adapter(
+    source: Source, base: Source, path: Path, base_path: Path, *, exact: bool
+) -> tuple[Check, ...]:
+    """Run an adapter over its base in llama.cpp and compare with our own model with adapters.
+
+    Args:
+        source: the adapters, in our model.
+        base: the same model without them.
+        path: the adapter's GGUF.
+        base_path: the base's, in f32.
+        exact: the adapter is f32 too.
+    """
+    probe = make_probe(source.model.config, source.tokenizer)
+    with LlamaCpp(base_path) as reader:
+        plain = reader.logits(probe.ids)
+        reader.use_adapter(path)
+        adapted = reader.logits(probe.ids)
+    ours, without = our_logits(source.model, probe.ids), our_logits(base.model, probe.ids)
+    change = float(np.abs(ours - without).max())
+    # Rounding an adapter to half floats moves the logits by a part of what it changes at all.
+    bound = F32_BOUND if exact else max(F32_BOUND, 0.02 * change)
+    below = check_logits(without, plain, bound=F32_BOUND, reader="llama.cpp")
+    above = check_logits(ours, adapted, bound=bound, reader="llama.cpp")
+    figures = above.figures | {"change_by_adapter": change}
+    detail = f"{above.detail}; the adapter changes logits by up to {change:.2g}"
+    return (
+        replace(below, name="base logits"),
+        replace(above, name="adapter logits", detail=detail, figures=figures),
+    )
 
 
 def read_back(source: Source, path: Path, *, types: dict[str, str]) -> tuple[CausalLM, Check]:
