@@ -3,6 +3,7 @@
     python bench/recipe.py --data FOLDER --compare recipe     ours, the original's way, packed AdamW
     python bench/recipe.py --data FOLDER --compare width      64m- against 64m-wide-shaped, small
     python bench/recipe.py --data FOLDER --compare tokenizer  jieba-guided against plain BPE
+    python bench/recipe.py --data FOLDER --compare rows       rows of a step and rates, nano
 
 Each arm lives in a process of its own and trains for `--seconds`; the arms take turns of `--turn`
 seconds, so that whatever else the machine does meets all of them. Compilation is not counted (a run
@@ -30,11 +31,12 @@ from workers import Worker, serve
 SCRIPT = Path(__file__).resolve()
 SCHEDULE_STEPS = 1000  # resolution of the schedule over the time budget
 
-Compare = Literal["recipe", "width", "tokenizer"]
+Compare = Literal["recipe", "width", "tokenizer", "rows"]
 ARMS = {
     "recipe": ("muon-packed-bf16", "adamw-padded-fp32", "adamw-packed-bf16"),
     "width": ("64m-shaped", "64m-wide-shaped"),
     "tokenizer": ("jieba-guided", "plain-bpe"),
+    "rows": ("8x512-slow", "8x256-slow", "16x256-slow", "16x256-fast", "32x256-fast"),
 }
 
 
@@ -82,10 +84,28 @@ def arm_config(name: str, *, data: Path, seed: int, vocab_size: int) -> RunConfi
         return replace(base, optim=optim, data=padded, train=fp32)
     if name == "adamw-packed-bf16":
         return replace(base, optim=replace(base.optim, kind="adamw", lr=3e-3))
+    if name in ROWS:
+        rows, length, lr, muon_lr = ROWS[name]
+        return replace(
+            base,
+            data=replace(base.data, sequence_length=length),
+            train=replace(base.train, batch_rows=rows, micro_batch_rows=rows),
+            optim=replace(base.optim, lr=lr, muon_lr=muon_lr),
+        )
     if name in SMALL_SHAPES:
         return replace(base, model=replace(base.model, **SMALL_SHAPES[name]))
     return base
 
+
+# Rows of a step, tokens of a row, AdamW's rate, Muon's rate. "slow" are the rates of `pretrain`,
+# "fast" those of `nano`.
+ROWS: dict[str, tuple[int, int, float, float]] = {
+    "8x512-slow": (8, 512, 4e-3, 0.02),
+    "8x256-slow": (8, 256, 4e-3, 0.02),
+    "16x256-slow": (16, 256, 4e-3, 0.02),
+    "16x256-fast": (16, 256, 6e-3, 0.03),
+    "32x256-fast": (32, 256, 6e-3, 0.03),
+}
 
 # A quarter of the presets' width with the same head size, depth, and ratios of feed-forward and
 # kv heads: 64m is 512 wide with 8 x that in its feed-forward, 64m-wide is 768 wide with 3 x.
@@ -279,7 +299,7 @@ def compare(args: Args) -> list[dict[str, Any]]:
              "data": str(args.data), "work": ""}
             for arm in arms
         ]  # fmt: skip
-        workers = [Worker(SCRIPT, payload) for payload in payloads]
+        workers = [Worker(SCRIPT, payload, huge_pages=True) for payload in payloads]
         figures: list[dict[str, float]] = [{} for _ in arms]
         while not all(one.get("finished") for one in figures):
             for number, worker in enumerate(workers):

@@ -6,6 +6,7 @@ A bench calls itself with `--worker JSON`; the child answers each line of its st
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -13,18 +14,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from minimind.cli.huge_pages import TUNABLE, helps
+
 Burst = Callable[[], dict[str, float]]
 
 
 class Worker:
-    """A child process with one configuration."""
+    """A child process with one configuration.
 
-    def __init__(self, script: Path, payload: dict[str, Any]) -> None:
+    Args:
+        script: the bench itself.
+        payload: what `--worker` gets.
+        huge_pages: start it as the verbs of minimind that train start themselves.
+    """
+
+    def __init__(self, script: Path, payload: dict[str, Any], *, huge_pages: bool = False) -> None:
+        tunables = {"GLIBC_TUNABLES": TUNABLE} if huge_pages and helps() else {}
         self._process = subprocess.Popen(
             [sys.executable, str(script), "--worker", json.dumps(payload)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=os.environ | tunables,
         )
         self.ready = self._read()
 

@@ -91,7 +91,7 @@ def test_auto_chooses_by_device_and_need() -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
 
     def choose(backend: str, device: torch.device, *, blocks: bool, grad: bool = True) -> str:
-        return choose_backend(backend, device=device, needs_blocks=blocks, needs_grad=grad)
+        return choose_backend(backend, device=device, needs_blocks=blocks, needs_grad=grad, T=512)
 
     assert choose("auto", cpu, blocks=True) == "sdpa"
     assert choose("auto", cuda, blocks=False) == "sdpa"
@@ -101,6 +101,20 @@ def test_auto_chooses_by_device_and_need() -> None:
         choose("flex", cpu, blocks=True)
     with pytest.raises(ConfigError, match=r"'flash' runs on CUDA only.*cpu"):
         choose("flash", cpu, blocks=True)
+
+
+def test_auto_on_a_cpu_is_eager_only_inside_a_compiled_training_step_of_short_rows() -> None:
+    @torch.compile(backend="eager")
+    def chosen(x: torch.Tensor, *, grad: bool, T: int) -> torch.Tensor:
+        backend = choose_backend("auto", device=x.device, needs_blocks=True, needs_grad=grad, T=T)
+        return x + BACKENDS.index(backend)
+
+    def named(*, grad: bool, T: int) -> str:
+        return BACKENDS[int(chosen(torch.zeros(()), grad=grad, T=T))]
+
+    assert named(grad=True, T=512) == "eager"
+    assert named(grad=True, T=513) == "sdpa"
+    assert named(grad=False, T=512) == "sdpa"
 
 
 def test_a_backend_that_is_not_there_is_refused() -> None:

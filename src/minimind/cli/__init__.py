@@ -26,6 +26,9 @@ VERBS = {
     "import": "bring in another maker's model: Qwen3, Qwen2, Llama shapes; Hugging Face or GGUF",
 }
 
+TRAINS = {"train", "quickstart", "doctor"}
+"""These run training steps, which huge pages make faster on a CPU."""
+
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 

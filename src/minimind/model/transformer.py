@@ -240,6 +240,7 @@ class CausalLM(nn.Module):
             needs_blocks=document_ids is not None or any(w and w < T for w in self._windows),
             needs_grad=torch.is_grad_enabled()
             and any(weight.requires_grad for weight in self.parameters()),
+            T=T,
         )
         masks = build_masks(
             backend, windows=self._windows, T=T, device=device, document_ids_BT=document_ids
