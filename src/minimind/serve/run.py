@@ -138,9 +138,10 @@ class Service:
         return in_time
 
     def stop(self) -> None:
-        """End as the first signal does; from any thread, once `serve` runs."""
+        """End as a signal does; from any thread. Nothing happens when it doesn't run."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._on_signal)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended
+                self._loop.call_soon_threadsafe(self._on_signal)
 
     def _load(self, load: Callable[[], Registry]) -> None:
         registry = load()
