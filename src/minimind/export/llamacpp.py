@@ -1,7 +1,8 @@
 """The real llama.cpp, as the `xllamacpp` wheel carries it, called through its C interface.
 
-The wheel's Python side is a server; the checks here need what lies under it: token ids, the logits
-of every position, one tensor quantised. All of it is exported by the wheel's shared library.
+The wheel's Python side is a server; the checks here and `serve.llamacpp` need what lies under it:
+token ids, the logits of a position, one tensor quantised. All of it is exported by the wheel's
+shared library.
 
 llama.cpp passes its settings as C structs by value, and their layout grows from version to version.
 Only a handful of fields is set, at the offsets below, and only after the library's own defaults
@@ -65,6 +66,14 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "llama_free": (None, [_P]),
     "llama_get_memory": (_P, [_P]),
     "llama_memory_clear": (None, [_P, _B]),
+    "llama_memory_seq_rm": (_B, [_P, _I, _I, _I]),
+    "llama_memory_seq_cp": (None, [_P, _I, _I, _I, _I]),
+    "llama_model_n_layer": (_I, [_P]),
+    "llama_model_n_embd": (_I, [_P]),
+    "llama_model_n_head": (_I, [_P]),
+    "llama_model_n_head_kv": (_I, [_P]),
+    "llama_model_meta_val_str": (_I, [_P, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]),
+    "llama_n_ctx_seq": (ctypes.c_uint32, [_P]),
     "llama_vocab_n_tokens": (_I, [_P]),
     "llama_vocab_is_eog": (_B, [_P, _I]),
     "llama_tokenize": (_I, [_P, ctypes.c_char_p, _I, ctypes.POINTER(_I), _I, _B, _B]),
@@ -142,6 +151,55 @@ def quantise(rows: np.ndarray, ggml_type: int) -> np.ndarray:
     return out
 
 
+def load_model(path: Path) -> int:
+    """Load a GGUF file for the CPU; return llama.cpp's model, to be freed with `llama_model_free`.
+
+    Raises:
+        CheckpointError: llama.cpp can't load it; has its own words.
+    """
+    lib = library()
+    _messages.clear()
+    settings = lib.llama_model_default_params()
+    _write(settings, _MODEL_GPU_LAYERS, 0)
+    model = lib.llama_model_load_from_file(str(path).encode(), settings)
+    if not model:
+        raise CheckpointError(f"llama.cpp can't load {path}: {last_messages()}")
+    return model
+
+
+def new_context(
+    model: int, *, n_ctx: int, n_batch: int, threads: int, sequences: int = 1, exact: bool = False
+) -> int:
+    """Make llama.cpp's working memory for a model; the model is freed if that fails.
+
+    Args:
+        model: from `load_model`.
+        n_ctx: positions of all sequences together; each gets an equal share.
+        n_batch: tokens that one `llama_decode` may have.
+        threads: CPU threads.
+        sequences: how many independent rows of tokens there are.
+        exact: F32 cache and no flash attention, so that runs repeat; llama.cpp's defaults if not.
+
+    Raises:
+        CheckpointError: llama.cpp can't run it; has its own words.
+    """
+    lib = library()
+    settings = lib.llama_context_default_params()
+    fields = {
+        _N_CTX: n_ctx, _N_BATCH: n_batch, _N_UBATCH: min(n_batch, 512), _N_SEQ_MAX: sequences,
+        _THREADS: threads, _THREADS_BATCH: threads,
+    }  # fmt: skip
+    if exact:
+        fields |= {_FLASH_ATTENTION: 0, _TYPE_K: _F32, _TYPE_V: _F32}
+    for offset, value in fields.items():
+        _write(settings, offset, value)
+    context = lib.llama_init_from_model(model, settings)
+    if not context:
+        lib.llama_model_free(model)
+        raise CheckpointError(f"llama.cpp can't run the model: {last_messages()}")
+    return context
+
+
 class LlamaCpp:
     """A GGUF file in llama.cpp on the CPU: F32 cache, no flash attention, so that runs repeat.
 
@@ -157,15 +215,12 @@ class LlamaCpp:
     def __init__(self, path: Path, *, n_ctx: int | None = None, threads: int = 1) -> None:
         self._lib = lib = library()
         self._context: int | None = None
-        _messages.clear()
-        settings = lib.llama_model_default_params()
-        _write(settings, _MODEL_GPU_LAYERS, 0)
-        self._model = lib.llama_model_load_from_file(str(path).encode(), settings)
-        if not self._model:
-            raise CheckpointError(f"llama.cpp can't load {path}: {_last_messages()}")
+        self._model = load_model(path)
         self._vocab = lib.llama_model_get_vocab(self._model)
         self.n_ctx = n_ctx or int(lib.llama_model_n_ctx_train(self._model))
-        self._context = self._new_context(threads)
+        self._context = new_context(
+            self._model, n_ctx=self.n_ctx, n_batch=self.n_ctx, threads=threads, exact=True
+        )
         self._batch = lib.llama_batch_init(self.n_ctx, 0, 1)
 
     @property
@@ -221,10 +276,10 @@ class LlamaCpp:
         _messages.clear()
         adapter = self._lib.llama_adapter_lora_init(self._model, str(path).encode())
         if not adapter:
-            raise CheckpointError(f"llama.cpp can't use the adapter {path}: {_last_messages()}")
+            raise CheckpointError(f"llama.cpp can't use the adapter {path}: {last_messages()}")
         adapters, scales = (_P * 1)(adapter), (ctypes.c_float * 1)(scale)
         if self._lib.llama_set_adapters_lora(self._context, adapters, 1, scales) != 0:
-            raise RunError(f"llama.cpp could not apply {path}: {_last_messages()}")
+            raise RunError(f"llama.cpp could not apply {path}: {last_messages()}")
 
     def close(self) -> None:
         """Free the memory; nothing can be asked afterwards."""
@@ -243,21 +298,6 @@ class LlamaCpp:
     ) -> None:  # fmt: skip
         self.close()
 
-    def _new_context(self, threads: int) -> int:
-        settings = self._lib.llama_context_default_params()
-        fields = {
-            _N_CTX: self.n_ctx, _N_BATCH: self.n_ctx, _N_UBATCH: min(self.n_ctx, 512),
-            _THREADS: threads, _THREADS_BATCH: threads, _FLASH_ATTENTION: 0,
-            _TYPE_K: _F32, _TYPE_V: _F32,
-        }  # fmt: skip
-        for offset, value in fields.items():
-            _write(settings, offset, value)
-        context = self._lib.llama_init_from_model(self._model, settings)
-        if not context:
-            self._lib.llama_model_free(self._model)
-            raise CheckpointError(f"llama.cpp can't run the model: {_last_messages()}")
-        return context
-
     def _decode(self, ids: Sequence[int], *, start: int, want: Iterable[int]) -> np.ndarray:
         if start + len(ids) > self.n_ctx:
             raise RunError(f"{start + len(ids)} tokens don't fit a context of {self.n_ctx}")
@@ -272,7 +312,7 @@ class LlamaCpp:
         for index in wanted:
             self._batch.logits[index] = 1
         if (code := self._lib.llama_decode(self._context, self._batch)) != 0:
-            raise RunError(f"llama_decode failed with {code}: {_last_messages()}")
+            raise RunError(f"llama_decode failed with {code}: {last_messages()}")
         rows = [self._lib.llama_get_logits_ith(self._context, index) for index in wanted]
         return np.stack([np.ctypeslib.as_array(row, (self.vocab_size,)).copy() for row in rows])
 
@@ -285,7 +325,8 @@ def _write(settings: Any, offset: int, value: int) -> None:
     struct.pack_into("<i", settings.bytes, offset, value)
 
 
-def _last_messages() -> str:
+def last_messages() -> str:
+    """Return llama.cpp's latest warnings and errors."""
     return " ".join(_messages[-4:]) or "it says nothing"
 
 

@@ -158,6 +158,7 @@ class BatchBackend:
                 continue
             for request, event in events:
                 self._tell(self._running[request], event)
+        self._rows.close()
 
     def _await_work(self) -> bool:
         """Sleep until there is something to do; False when the backend is closed and done."""

@@ -59,6 +59,10 @@ class Rows(Protocol):
         """Exchange two rows."""
         ...
 
+    def close(self) -> None:
+        """Give the memory back; nothing can be read afterwards."""
+        ...
+
 
 class TorchRows:
     """A `CausalLM` and a KV cache.
@@ -101,3 +105,7 @@ class TorchRows:
     def swap(self, a: int, b: int) -> None:
         """Exchange two rows."""
         self.cache.swap(a, b)
+
+    def close(self) -> None:
+        """Give the memory of the cache back."""
+        del self.cache
