@@ -26,12 +26,12 @@ from minimind.errors import DataError
 from minimind.eval.results import Measure
 from minimind.eval.scoring import Precision, Row, label_log_probs
 from minimind.eval.statistics import ratio_measure
-from minimind.model import CausalLM
+from minimind.inference.scored import ScoredModel
 from minimind.tokenizer import Tokenizer
 
 
 def bits_per_byte(
-    model: CausalLM,
+    model: ScoredModel,
     tokenizer: Tokenizer,
     documents: Sequence[Document],
     *,

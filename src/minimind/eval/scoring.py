@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from minimind.data.batch import IGNORE
+from minimind.inference.scored import ScoredModel
 from minimind.inference.scoring import Precision, Row, score_rows
-from minimind.model import CausalLM
 
 __all__ = ["Precision", "Row", "label_log_probs", "next_token_row"]
 
 
 def label_log_probs(
-    model: CausalLM,
+    model: ScoredModel,
     rows: Sequence[Row],
     *,
     precision: Precision = "fp32",

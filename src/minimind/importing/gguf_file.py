@@ -63,7 +63,7 @@ def read_gguf(
         TokenizerError: a vocabulary of another kind.
         MissingExtraError: the package gguf is missing.
     """
-    gguf = require("gguf", extra="export")
+    gguf = require("gguf", extra="gguf")
     try:
         reader = gguf.GGUFReader(path)
         values = {name: field.contents() for name, field in reader.fields.items()}

@@ -16,7 +16,9 @@ from torch import Tensor
 from minimind.errors import DataError, RunError
 from minimind.inference.backend import TokenEvent
 from minimind.inference.sampling import SamplingParams
+from minimind.inference.scored import ScoredModel
 from minimind.model import CausalLM, KVCache
+from minimind.model.compiled import LENGTH_MULTIPLE
 
 FinishReason = Literal["stop", "length", "context"]
 
@@ -36,7 +38,7 @@ class Completion:
 
 
 @contextmanager
-def evaluating(model: CausalLM) -> Iterator[None]:
+def evaluating(model: ScoredModel) -> Iterator[None]:
     """Switch to eval mode and back: a model may be sampled from in the midst of training."""
     was_training = model.training
     model.eval()
@@ -70,11 +72,16 @@ def prefill(model: CausalLM, cache: KVCache, rows: Sequence[Sequence[int]]) -> T
 @torch.no_grad()
 def decode_one(model: CausalLM, cache: KVCache, ids_B: Tensor) -> Tensor:
     """Read one token a row; return (B, V) logits of the next."""
+    if model.compiled_step is not None and cache.batch_size == 1:
+        return model.compiled_step(cache, ids_B)
     return model(ids_B[:, None], cache=cache, logits="last").logits[:, -1]
 
 
 def new_cache(model: CausalLM, *, batch_size: int, max_length: int) -> KVCache:
     """Return an empty cache for `batch_size` rows of at most `max_length` tokens."""
+    if model.compiled_step is not None:
+        rounded = -(-max_length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+        max_length = min(rounded, max(max_length, model.config.max_position_embeddings))
     weight = model.output_weight
     return KVCache(
         model.config,

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from minimind.data.batch import IGNORE
 from minimind.inference.decode import evaluating, pad_right
-from minimind.model import CausalLM
+from minimind.inference.scored import ScoredModel
 
 Precision = Literal["fp32", "bf16"]
 Row = tuple[Sequence[int], Sequence[int]]
@@ -52,7 +52,7 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 @torch.no_grad()
 def score_rows(
-    model: CausalLM,
+    model: ScoredModel,
     rows: Sequence[Row],
     *,
     precision: Precision = "fp32",
@@ -61,7 +61,7 @@ def score_rows(
     """Score the labels of each row; the model runs in eval mode and is left as it was.
 
     Args:
-        model: any `CausalLM`, on any device.
+        model: a `CausalLM` or what stands for one, on any device.
         rows: (input ids, labels) of equal length each.
         precision: `bf16` runs the forward pass under autocast.
         batch_tokens: slots in one forward pass, padding included.
