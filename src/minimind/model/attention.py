@@ -11,6 +11,7 @@ A mask is built once a forward pass for each window that occurs, then shared by 
 | `flex` | CUDA; CPU without gradients | boundaries and windows as blocks: skips what is masked |
 | `flash` | CUDA with flash-attn 2, bf16/fp16 | documents as sequences of their own (varlen) |
 | `eager` | everywhere | four readable lines, the oracle of the others |
+| `single` | inside `model.compiled` | one query of one row, as loops instead of products |
 | `auto` | | `sdpa`; on CUDA `flex` when there are document boundaries or windows |
 
 On a CPU `auto` means `eager` inside a compiled training step of rows up to 512: inductor fuses it.
@@ -222,6 +223,19 @@ def _eager(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor
     return scores_BHTS.float().softmax(-1).type_as(v_BHSK) @ v_BHSK
 
 
+def _single(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor:
+    """One query a row, T = 1: sums over rows, which inductor fuses with what is around them."""
+    B, H, T, K = q_BHTK.shape
+    G = k_BGSK.shape[1]
+    q_BGh1K = q_BHTK.view(B, G, H // G, T, K).float()
+    scores_BGhS = (q_BGh1K * k_BGSK[:, :, None].float()).sum(-1) * K**-0.5
+    if mask.allowed is not None:
+        scores_BGhS = scores_BGhS.masked_fill(~mask.allowed, -torch.inf)
+    weights_BGhS1 = scores_BGhS.softmax(-1)[..., None]
+    out_BGhK = (weights_BGhS1 * v_BGSK[:, :, None].float()).sum(-2)
+    return out_BGhK.reshape(B, H, T, K).type_as(v_BGSK)
+
+
 def _flex(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor:
     kernel = _compiled_flex() if q_BHTK.is_cuda else flex_attention
     gqa = q_BHTK.shape[1] != k_BGSK.shape[1]
@@ -256,5 +270,5 @@ def _flash(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor
 
 
 _KERNELS: dict[str, Callable[[Tensor, Tensor, Tensor, Mask], Tensor]] = {
-    "sdpa": _sdpa, "eager": _eager, "flex": _flex, "flash": _flash,
+    "sdpa": _sdpa, "eager": _eager, "flex": _flex, "flash": _flash, "single": _single,
 }  # fmt: skip

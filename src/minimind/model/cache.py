@@ -98,6 +98,10 @@ class KVCache:
         self.lengths.zero_()
         self._written.zero_()
 
+    def buffers(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the keys and the values of every layer, (B, G, S, K) each, to be written to."""
+        return self._keys, self._values
+
     def view(self, first: int, count: int) -> KVCache:
         """Return rows `first` to `first + count` as a cache that shares memory with this one.
 

@@ -1,4 +1,4 @@
-"""The two small layers: RMSNorm and the SwiGLU feed-forward.
+"""The small layers: a matrix product, RMSNorm and the SwiGLU feed-forward.
 
 Axes: B batch, T query, D hidden, F ffn.
 """
@@ -18,6 +18,28 @@ def matrix_dtype(x: Tensor) -> torch.dtype:
     if torch.is_autocast_enabled(device_type):
         return torch.get_autocast_dtype(device_type)
     return x.dtype
+
+
+def project(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """Return `x W^T + b`, (..., O).
+
+    A single token on a CPU inside `torch.compile` becomes a product and a sum over a row, which
+    inductor turns into one loop that reads the matrix faster than the library's product does (64M
+    model, tokens/s: fp32 67 against 33, bf16 108 against 54; `model/compiled.py`).
+    """
+    single = x.numel() == x.shape[-1] and x.device.type == "cpu"
+    if single and torch.compiler.is_compiling() and not torch.is_grad_enabled():
+        out = (weight_OI * x.reshape(-1)).sum(-1).view(*x.shape[:-1], -1)
+        return out if bias_O is None else out + bias_O
+    return F.linear(x, weight_OI, bias_O)
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` by way of `project`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (..., O)."""
+        return project(input, self.weight, self.bias)
 
 
 class RMSNorm(nn.Module):
@@ -50,9 +72,9 @@ class SwiGLU(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         hidden, ffn = config.hidden_size, config.intermediate_size
-        self.gate_proj = nn.Linear(hidden, ffn, bias=False)
-        self.up_proj = nn.Linear(hidden, ffn, bias=False)
-        self.down_proj = nn.Linear(ffn, hidden, bias=False)
+        self.gate_proj = Linear(hidden, ffn, bias=False)
+        self.up_proj = Linear(hidden, ffn, bias=False)
+        self.down_proj = Linear(ffn, hidden, bias=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Return (B, T, D)."""

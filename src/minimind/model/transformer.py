@@ -15,7 +15,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from minimind.config import ModelConfig
@@ -29,7 +28,8 @@ from minimind.model.attention import (
     choose_backend,
 )
 from minimind.model.cache import CacheStep, KVCache
-from minimind.model.layers import RMSNorm, SwiGLU
+from minimind.model.compiled import CompiledStep
+from minimind.model.layers import Linear, RMSNorm, SwiGLU, project
 from minimind.model.rope import check_rope, rotary_tables, rotate
 
 Logits = Literal["all", "last", "none"]
@@ -60,10 +60,10 @@ class Attention(nn.Module):
         self.head_dim = config.head_dim
         hidden, K = config.hidden_size, config.head_dim
         H, G = config.num_attention_heads, config.num_key_value_heads
-        self.q_proj = nn.Linear(hidden, H * K, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(hidden, G * K, bias=config.qkv_bias)
-        self.v_proj = nn.Linear(hidden, G * K, bias=config.qkv_bias)
-        self.o_proj = nn.Linear(H * K, hidden, bias=config.attention_bias)
+        self.q_proj = Linear(hidden, H * K, bias=config.qkv_bias)
+        self.k_proj = Linear(hidden, G * K, bias=config.qkv_bias)
+        self.v_proj = Linear(hidden, G * K, bias=config.qkv_bias)
+        self.o_proj = Linear(H * K, hidden, bias=config.attention_bias)
         self.q_norm: nn.Module = nn.Identity()
         self.k_norm: nn.Module = nn.Identity()
         if config.qk_norm:
@@ -146,11 +146,12 @@ class CausalLM(nn.Module):
         check_rope(config)
         self.config = config
         self.model = Decoder(config)
-        self.lm_head: nn.Linear | None = None
+        self.lm_head: Linear | None = None
         if not config.tie_word_embeddings:
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         self._attention = "auto"
         self._checkpointed: frozenset[int] = frozenset()
+        self.compiled_step: CompiledStep | None = None
         self._windows = {config.window_of(layer) for layer in range(config.num_hidden_layers)}
         self.reset_parameters()
 
@@ -180,6 +181,10 @@ class CausalLM(nn.Module):
         """
         check_backend(backend)
         self._attention = backend
+
+    def set_compiled_decoding(self, *, on: bool = True) -> None:
+        """Compile the step that reads one token of one row (see `model.compiled`)."""
+        self.compiled_step = CompiledStep(self) if on else None
 
     def set_gradient_checkpointing(self, layers: str) -> None:
         """Forget these layers' activations and compute them again in the backward pass.
@@ -296,7 +301,7 @@ class CausalLM(nn.Module):
                 last_B = (token_counts.to(hidden_BTD.device) - 1).clamp(min=0)
                 rows_B = torch.arange(last_B.shape[0], device=hidden_BTD.device)
                 hidden_BTD = hidden_BTD[rows_B, last_B][:, None]
-        return F.linear(hidden_BTD, self.output_weight)
+        return project(hidden_BTD, self.output_weight)
 
 
 def parse_layers(layers: str, *, count: int) -> frozenset[int]:
