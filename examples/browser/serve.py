@@ -7,6 +7,7 @@ and sends the two headers by which a browser allows WebAssembly to use several t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 class Handler(SimpleHTTPRequestHandler):
     """Files of this folder, and those of the model below /model/."""
 
-    extensions_map = SimpleHTTPRequestHandler.extensions_map | {  # noqa: RUF012
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | {
         ".mjs": "text/javascript",
         ".js": "text/javascript",
         ".wasm": "application/wasm",
@@ -32,7 +33,9 @@ class Handler(SimpleHTTPRequestHandler):
         """Map /model/... to the exported directory."""
         inside = Path(super().translate_path(path))
         place = HERE / "model"
-        return str(self.model / inside.relative_to(place)) if place in inside.parents else str(inside)
+        return (
+            str(self.model / inside.relative_to(place)) if place in inside.parents else str(inside)
+        )
 
     def end_headers(self) -> None:
         """Isolate the page (threads), and let nothing stale be shown after a new export."""
@@ -67,11 +70,9 @@ def main() -> None:
     if not (HERE / "vendor" / "transformers.min.js").exists():
         parser.error(f"run `npm ci && npm run vendor` in {HERE} first")
     with make_server(args.model, port=args.port) as server:
-        print(f"http://127.0.0.1:{server.server_port}/   (Ctrl-C ends it)")
-        try:
+        print(f"http://127.0.0.1:{server.server_port}/   (Ctrl-C ends it)")  # noqa: T201
+        with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
-        except KeyboardInterrupt:
-            pass
 
 
 if __name__ == "__main__":

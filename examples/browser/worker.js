@@ -20,6 +20,7 @@ env.backends.onnx.wasm.wasmPaths = {
 
 const stopper = new InterruptableStoppingCriteria();
 let model, tokenizer, context;
+let stopped = false;
 
 // A page's messages (stop!) are handled only between tasks, and WebAssembly gives way to none.
 const channel = new MessageChannel();
@@ -79,6 +80,7 @@ async function answer({ messages, temperature, penalty, limit }) {
   const prompt = inputs.input_ids.dims[1];
   if (prompt >= context) throw new Error(`context:${prompt}:${context}`);
   stopper.reset();
+  stopped = false;
   const started = performance.now();
   let first = 0;
   let tokens = 0;
@@ -95,6 +97,7 @@ async function answer({ messages, temperature, penalty, limit }) {
     token_callback_function: () => {
       first ||= performance.now();
       tokens += 1;
+      postMessage({ type: "text", text: "", ...report() }); // the figures move with every token
     },
     callback_function: (text) => postMessage({ type: "text", text, ...report() }),
   });
@@ -108,10 +111,15 @@ async function answer({ messages, temperature, penalty, limit }) {
     stopping_criteria: stopper,
   });
   const ids = output.tolist()[0].slice(prompt).map(Number);
-  postMessage({ type: "done", ids, stopped: stopper.interrupted, ...report() });
+  postMessage({ type: "done", ids, stopped, ...report() });
 }
 
-const actions = { load, answer, stop: () => stopper.interrupt() };
+function stop() {
+  stopped = true;
+  stopper.interrupt();
+}
+
+const actions = { load, answer, stop };
 
 self.onmessage = async ({ data }) => {
   try {
