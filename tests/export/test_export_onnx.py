@@ -147,6 +147,32 @@ def test_greedy_ids_are_those_of_the_engine(plain: tuple[Path, Path, Summary]) -
     assert OnnxSession(out / "onnx/model.onnx").greedy(prompt, steps=40) == ours
 
 
+def test_onnxruntime_genai_reads_the_directory(plain: tuple[Path, Path, Summary]) -> None:
+    genai = pytest.importorskip("onnxruntime_genai")
+    source, out, _ = plain
+    model, tokenizer = checkpoint.load(source)
+    prompt = tokenizer.encode("春眠不觉晓")
+    values = json.loads((out / "genai_config.json").read_text())
+    assert values["model"]["decoder"]["filename"] == "onnx/model_quantized.onnx"
+    values["model"]["decoder"]["filename"] = "onnx/model.onnx"
+    (out / "genai_config.json").write_text(json.dumps(values))
+    theirs = genai.Model(str(out))
+    assert list(genai.Tokenizer(theirs).encode("春眠不觉晓")) == prompt
+    settings = genai.GeneratorParams(theirs)
+    settings.set_search_options(max_length=len(prompt) + 30, do_sample=False)
+    generator = genai.Generator(theirs, settings)
+    generator.append_tokens(np.array([prompt], np.int32))
+    made = []
+    while not generator.is_done():
+        generator.generate_next_token()
+        made.append(int(generator.get_next_tokens()[0]))
+    params = SamplingParams(
+        temperature=0.0, repetition_penalty=1.0, max_new_tokens=30, stop_ids=tokenizer.stop_ids
+    )
+    ours = Engine(model).generate([prompt], params)[0]
+    assert [token for token in made if token not in tokenizer.stop_ids] == ours
+
+
 @pytest.mark.parametrize(
     "changes",
     [

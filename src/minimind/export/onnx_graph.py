@@ -36,7 +36,7 @@ from minimind.errors import ConfigError, require
 from minimind.model import CausalLM
 from minimind.model.layers import SwiGLU
 from minimind.model.rope import rotary_tables, rotate
-from minimind.model.transformer import Attention
+from minimind.model.transformer import Attention, DecoderLayer
 
 OPSET = 18
 """The lowest that torch's exporter writes without a version converter, so the one that the most
@@ -56,6 +56,7 @@ class OnnxDecoder(nn.Module):
     def __init__(self, model: CausalLM) -> None:
         super().__init__()
         self.model = model.model
+        self.layers = [layer for layer in model.model.layers if isinstance(layer, DecoderLayer)]
         self.lm_head = model.lm_head
         self.config = model.config
 
@@ -71,11 +72,11 @@ class OnnxDecoder(nn.Module):
         T, P = input_ids_BT.shape[1], past[0][0].shape[2]
         allowed = {
             window: allowed_keys(attention_mask_BS, T=T, P=P, window=window)
-            for window in {layer.window for layer in self.model.layers}
+            for window in {layer.window for layer in self.layers}
         }
         x_BTD = self.model.embed_tokens(input_ids_BT)
         present = []
-        for layer, (k_BGPK, v_BGPK) in zip(self.model.layers, past, strict=True):
+        for layer, (k_BGPK, v_BGPK) in zip(self.layers, past, strict=True):
             out_BTD, cache = attend_to_past(
                 layer.self_attn, layer.input_layernorm(x_BTD), rotary,
                 allowed_BTS=allowed[layer.window], past=(k_BGPK, v_BGPK),
