@@ -120,9 +120,14 @@ def tokenizer_content(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def merges_of(content: dict[str, Any]) -> list[str]:
-    """Return the merges of a tokenizer.json as `left right`, in their order."""
+    """Return the merges of a tokenizer.json as `left right`, in their order.
+
+    llama.cpp doesn't load a vocabulary without any; a tokenizer of bare bytes gets one of tokens
+    that no text is ever cut into, so it never applies.
+    """
     merges: Sequence[str | Sequence[str]] = content["model"]["merges"]
-    return [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
+    joined = [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
+    return joined or [f"{SPECIAL_TOKENS[0]} {SPECIAL_TOKENS[0]}"]
 
 
 def _write_shape(writer: Any, config: ModelConfig) -> None:
