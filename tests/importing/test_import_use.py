@@ -1,8 +1,6 @@
 """What an imported model is for: chat, fine-tuning, adapters, measuring; and the command line."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -11,11 +9,13 @@ import transformers
 from importing_doubles import byte_level_tokenizer, sentencepiece_tokenizer, write_foreign
 
 from minimind import checkpoint
-from minimind.config import InitConfig, LoraConfig
+from minimind.cli import main
+from minimind.config import InitConfig, LoraConfig, ModelConfig
 from minimind.data.document import Document
 from minimind.eval.bits_per_byte import bits_per_byte
 from minimind.importing import import_model
-from minimind.train.run import train
+from minimind.inference import Conversation, SamplingParams
+from minimind.train.run import run
 from run_doubles import run_directory, tiny_run, write_rows
 
 MAKERS = {"qwen2": byte_level_tokenizer, "llama": sentencepiece_tokenizer}
@@ -29,13 +29,6 @@ def imported(request, tmp_path):
     return tmp_path / "ours"
 
 
-def minimind(*argv, stdin=None):
-    return subprocess.run(
-        [sys.executable, "-m", "minimind", *map(str, argv)],
-        capture_output=True, text=True, input=stdin,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=2)])
 def test_two_steps_of_sft_change_the_weights_and_transformers_reads_the_result(imported, lora):
     where = imported.parent
@@ -43,12 +36,13 @@ def test_two_steps_of_sft_change_the_weights_and_transformers_reads_the_result(i
     config = tiny_run(where, kind="chat", steps=2)
     config = replace(
         config,
+        model=ModelConfig(),
         init=InitConfig(checkpoint=str(imported)),
         lora=lora,
         data=replace(config.data, sequence_length=128),
         save=replace(config.save, every=2),
     )
-    train(config)
+    run(config)
     saved = run_directory(config)
     before, _ = checkpoint.load(imported)
     after, tokenizer = checkpoint.load(saved)
@@ -78,23 +72,27 @@ def test_bits_per_byte_are_those_of_transformers_losses(imported):
     assert measured == pytest.approx(nats / torch.log(torch.tensor(2.0)).item() / size, rel=1e-4)
 
 
-def test_the_commands_import_generate_and_chat(tmp_path):
+def test_the_commands_import_and_generate_and_a_conversation_runs(tmp_path, capsys):
     write_foreign(tmp_path / "foreign", "qwen2")
-    done = minimind("import", tmp_path / "foreign", tmp_path / "ours", "--dtype", "bf16")
-    assert done.returncode == 0, done.stderr
-    assert "qwen2" in done.stdout
-    assert "<|im_end|>" in done.stdout
-    assert "bfloat16" in done.stdout
-    flags = ("--temperature", "0", "--max-new-tokens", "5", "--json")
-    answered = minimind("generate", tmp_path / "ours", "the cat", "--chat", *flags)
-    assert answered.returncode == 0, answered.stderr
-    assert json.loads(answered.stdout)["tokens"] <= 5
-    chatted = minimind("chat", tmp_path / "ours", "--max-new-tokens", "5", stdin="the cat\n/exit\n")
-    assert chatted.returncode == 0, chatted.stderr
+    out = str(tmp_path / "ours")
+    assert main(["import", str(tmp_path / "foreign"), out, "--dtype", "bf16"]) == 0
+    shown = capsys.readouterr().out
+    assert "qwen2" in shown
+    assert "<|im_end|>" in shown
+    assert "bfloat16" in shown
+    flags = ["--temperature", "0", "--max-new-tokens", "5", "--json"]
+    assert main(["generate", out, "the cat", "--chat", *flags]) == 0
+    assert json.loads(capsys.readouterr().out)["tokens"] <= 5
+    model, tokenizer = checkpoint.load(out)
+    chat = Conversation(model, tokenizer)
+    params = SamplingParams(temperature=0, max_new_tokens=5, stop_ids=tokenizer.stop_ids)
+    first = "".join(chat.reply("the cat", params))
+    assert first == chat.messages[-1]["content"]
+    assert "<|" not in "".join(chat.reply("and 12?", params))
 
 
-def test_a_wrong_place_is_told_in_one_line(tmp_path):
-    failed = minimind("import", tmp_path / "nowhere", tmp_path / "ours")
-    assert failed.returncode == 2
-    assert "nowhere" in failed.stderr
-    assert "Traceback" not in failed.stderr
+def test_a_wrong_place_is_told_in_one_line(tmp_path, capsys):
+    assert main(["import", str(tmp_path / "nowhere"), str(tmp_path / "ours")]) == 2
+    said = capsys.readouterr().err
+    assert "nowhere" in said
+    assert "Traceback" not in said
