@@ -283,3 +283,27 @@ def test_threads_may_submit_and_cancel_at_once(backend):
     assert len(ends) == 40
     assert set(ends) <= {"cancelled", "length"}
     assert backend.stats().running == backend.stats().waiting == 0
+
+
+def test_a_prefix_is_reused_only_as_far_back_as_the_sliding_layers_remember():
+    model = make_model(**VARIANTS["long"])  # rings of 40 + 512 slots
+    rng = random.Random(4)
+    batch = Batch(TorchRows(model, count=3))
+    params = dataclasses.replace(GREEDY, max_new_tokens=6)
+    long = Request(random_prompt(rng, 700), dataclasses.replace(GREEDY, max_new_tokens=150))
+    batch.add(long)
+    while not long.answer:
+        batch.step()
+    forks = [Request([*long.prompt[:kept], 30, 40], params) for kept in (650, 100)]
+    for fork in forks:  # from a row that decodes
+        batch.add(fork)
+    while batch.busy:
+        batch.step()
+    assert [fork.cached for fork in forks] == [650, 0]
+    later = Request([*long.prompt, *long.answer[:140], 50], params)
+    batch.add(later)
+    while batch.busy:
+        batch.step()
+    assert later.cached == 840
+    for request in (long, *forks, later):
+        assert request.answer == Engine(model).generate([request.prompt], request.params)[0]

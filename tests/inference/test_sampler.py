@@ -69,7 +69,7 @@ def test_penalties_count_the_answer_and_repetition_the_prompt_too():
         ({"presence_penalty": 0.2}, [3, 4, 3]),
         ({"frequency_penalty": 0.2}, [3, 4, 3, 4, 3]),  # 3.0 2.9 2.8 2.7 2.6
         ({"repetition_penalty": 1.1}, [4, 3, 3]),  # 3 is in the prompt: 2.73, then 4: 2.64
-        ({"repetition_penalty": 1.1, "stop_ids": (3,)}, [3, 3, 3]),
+        ({"repetition_penalty": 1.1, "stop_ids": (3,)}, [3]),
         ({"logit_bias": ((9, 50.0), (9, -48.0), (3, -1.0))}, [4, 4]),
         ({"logit_bias": ((9, 50.0), (9, -46.0))}, [9, 9]),
     ):

@@ -91,6 +91,25 @@ def test_draws_follow_the_distribution():
     torch.testing.assert_close(shares, probabilities, atol=0.012, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"top_p": 0.6}, {"top_p": 0.05}, {"min_p": 0.2}, {"top_p": 0.8, "min_p": 0.1},
+        {"top_k": 4}, {"top_k": 6, "top_p": 0.7}, {"temperature": 3.0}, {},
+    ],
+)  # fmt: skip
+def test_drawing_again_gives_the_distribution_that_filtering_gives(changes):
+    params = SamplingParams(**({"temperature": 0.8, "top_p": 1.0} | changes))
+    scores_V, rows = logits(rows=1, vocabulary=12, scale=1.5)[0], 20_000
+    generators = [sampling.new_generator(seed) for seed in range(rows)]
+    many = RowParams.of([params] * rows)
+    drawn = sampling.draw_filtered(scores_V.expand(rows, -1), many, generators)
+    shares = torch.bincount(drawn, minlength=12) / rows
+    expected = sampling.filter_logits(scores_V[None], RowParams.of([params]))[0].softmax(-1)
+    assert (shares[expected == 0] == 0).all()
+    torch.testing.assert_close(shares, expected, atol=0.012, rtol=0)
+
+
 def test_without_a_seed_draws_differ():
     rows = torch.zeros(1, 1000)
     drawn = [int(sampling.draw(rows, [sampling.new_generator(None)])) for _ in range(20)]

@@ -16,8 +16,7 @@ from minimind.inference.sampling import (
     SamplingParams,
     apply_count_penalties,
     apply_repetition_penalty,
-    draw,
-    filter_logits,
+    draw_filtered,
     new_generator,
 )
 
@@ -81,7 +80,7 @@ class Sampler:
     @torch.no_grad()
     def choose(self, logits_BV: Tensor) -> Chosen:
         """Choose the next token of the first B rows, and remember it for the penalties."""
-        B, V = logits_BV.shape
+        B = len(logits_BV)
         if self._plan is None or self._plan.rows != B:
             self._plan = _Plan(self._params[:B], self.device)
         plan, raw_BV = self._plan, logits_BV.float()
@@ -89,10 +88,9 @@ class Sampler:
         if plan.drawn is None:
             ids_B = scores_BV.argmax(-1)
         else:
-            filtered_nV = filter_logits(scores_BV[plan.drawn_at], plan.params.pick(plan.drawn))
-            drawn_n = draw(filtered_nV, [self._generators[row] for row in plan.drawn.tolist()])
-            # A row of NaN draws beyond the vocabulary; its log-probability tells.
-            drawn_n = drawn_n.clamp(max=V - 1)
+            generators = [self._generators[row] for row in plan.drawn.tolist()]
+            params = plan.params.pick(plan.drawn)
+            drawn_n = draw_filtered(scores_BV[plan.drawn_at], params, generators)
             all_drawn = len(drawn_n) == B
             ids_B = drawn_n if all_drawn else scores_BV.argmax(-1)
             if not all_drawn:
