@@ -59,6 +59,7 @@ class Choice:
         stops: Sequence[str] = (),
         tools: bool = False,
         one_call: bool = False,
+        stop_ids: Sequence[int] = (),
     ) -> None:
         """Begin an answer.
 
@@ -67,12 +68,15 @@ class Choice:
             stops: stop strings.
             tools: read tool calls out of the text.
             one_call: end after the first call (`parallel_tool_calls: false`).
+            stop_ids: tokens that end it and that the backend was not told of: they get a place
+                among the tokens, though none in the text.
         """
         self.tokens = self.cached_tokens = 0
         self.finish: FinishReason | None = None
         self._text = TextStream(tokenizer, stops)
         self._tools = ToolParser() if tools else None
         self._one_call = one_call
+        self._stop_ids = frozenset(stop_ids)
 
     def take(self, event: TokenEvent) -> Delta:
         """Take an event. When `finish` is set by an event without `end`, the caller cancels.
@@ -88,14 +92,16 @@ class Choice:
         if event.end == "cancelled":
             raise AbortedError("shutdown")
         self.cached_tokens = event.cached_tokens
-        self.tokens += event.token is not None
+        is_stop = event.token in self._stop_ids
+        self.tokens += event.token is not None and not is_stop
         piece = self._text.push(event)
         delta = Delta(piece.text, piece.tokens)
         if self._text.stopped:
             delta.finish = "stop"
-        elif event.end is not None:
+        elif is_stop or event.end is not None:
             rest = self._text.finish()
-            delta.add(Delta(rest.text, rest.tokens, finish=_REASONS[event.end]))
+            reason = "stop" if is_stop else _REASONS[event.end or "stop"]
+            delta.add(Delta(rest.text, rest.tokens, finish=reason))
         if self._tools:
             self._read_calls(delta, self._tools)
         self.finish = delta.finish

@@ -57,18 +57,23 @@ async def completions(request: Request, server: Server) -> Response:
     if body.echo and body.logprobs is not None:
         await _score(server, served, prompts, alternatives=body.logprobs)
 
+    # With log-probabilities the token that ends an answer is listed too, as OpenAI does: programs
+    # that score texts cut the last token off. The backend would keep it to itself.
+    stop_ids = tuple(served.tokenizer.stop_ids)
+    own_stops = stop_ids if body.logprobs is not None else ()
+
     def new_choice() -> Choice:
-        return Choice(served.tokenizer, stops=body.stops)
+        return Choice(served.tokenizer, stops=body.stops, stop_ids=own_stops)
 
     generated = [p.ids for p in prompts] if body.max_tokens != 0 else []
-    eager = bool(body.stream or body.stops)
+    eager = bool(body.stream or body.stops or own_stops)
     answering = Answering(server, served, generated, n=body.choices, eager=eager, choice=new_choice)
     answering.submit(
         lambda number: sampling_params(
             body,
             max_new_tokens=rooms[number // body.choices],
             alternatives=body.logprobs or 0,
-            stop_ids=tuple(served.tokenizer.stop_ids),
+            stop_ids=() if own_stops else stop_ids,
             vocab_size=served.tokenizer.vocab_size,
             choice=number,
         ),

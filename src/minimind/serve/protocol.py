@@ -31,6 +31,9 @@ class StreamOptions(Strict):
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 TokenKey = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
+LogitBias = Annotated[
+    dict[TokenKey, Bias], Field(max_length=1024, json_schema_extra={"additionalProperties": False})
+]
 
 
 class GenerationRequest(Strict):
@@ -38,7 +41,7 @@ class GenerationRequest(Strict):
 
     model: str
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: Annotated[dict[TokenKey, Bias], Field(max_length=1024)] | None = None
+    logit_bias: LogitBias | None = None
     min_p: float | None = Field(None, ge=0, lt=1)
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     presence_penalty: float | None = Field(None, ge=-2, le=2)

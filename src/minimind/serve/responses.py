@@ -10,7 +10,7 @@ import secrets
 import time
 from typing import Any, Literal
 
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -51,7 +51,7 @@ class ChatLogprobs(TypedDict):
     refusal: None
 
 
-class CalledFunction(TypedDict):
+class CallOut(TypedDict):
     """`arguments` is the text of a JSON object."""
 
     name: str
@@ -63,7 +63,7 @@ class ToolCallOut(TypedDict):
 
     id: str
     type: Literal["function"]
-    function: CalledFunction
+    function: CallOut
 
 
 class AssistantOut(TypedDict, total=False):
