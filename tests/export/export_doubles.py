@@ -41,12 +41,14 @@ def learnt() -> tuple[Path, str]:
     config = tiny_config(
         vocab_size=640, hidden_size=256, head_dim=64, intermediate_size=256,
         max_position_embeddings=320, num_hidden_layers=3,
+        initializer_range=0.06,
     )  # fmt: skip
     torch.manual_seed(0)
     model = CausalLM(config)
     ids = torch.tensor(tokenizer.encode(seen))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(60):
+    for step in range(60):
+        optimizer.param_groups[0]["lr"] = 3e-3 * min(1, (step + 1) / 6, (60 - step) / 20)
         starts = torch.randint(len(ids) - 97, (6,))
         rows = torch.stack([ids[start : start + 97] for start in starts.tolist()])
         logits = model(rows[:, :-1]).logits
