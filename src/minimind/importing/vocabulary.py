@@ -9,7 +9,8 @@ from typing import Any
 
 from minimind.errors import DataError, TokenizerError
 from minimind.tokenizer import SPECIAL_TOKENS, Tokenizer
-from minimind.tokenizer.foreign import ForeignTokenizer, find_roles, read_backend
+from minimind.tokenizer.foreign import ForeignTokenizer
+from minimind.tokenizer.roles import find_roles, read_backend
 
 
 def make_tokenizer(

@@ -216,7 +216,7 @@ def evaluate(
 
 def token_byte_lengths(tokenizer: Tokenizer) -> Tensor:
     """Return (V,) int64: bytes of text that each token stands for; 0 for special tokens."""
-    special = set(tokenizer.stop_ids)
+    special = {*tokenizer.stop_ids, *tokenizer.control_ids}
     return torch.tensor(
         [
             0 if token in special else len(tokenizer.token_bytes(token))
