@@ -1,0 +1,1 @@
+"""Exports: a checkpoint as other programs read it."""
