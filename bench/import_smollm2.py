@@ -102,8 +102,8 @@ def compare(args: Args, gguf: Path, model: CausalLM, tokenizer: Tokenizer) -> di
 
 def first_difference(
     args: Args, question: str, theirs: LlamaCpp, model: CausalLM, tokenizer: Tokenizer
-) -> int | None:
-    """Return where the greedy answers part, or None."""
+) -> dict[str, float] | None:
+    """Return where the greedy answers part, and by how many nats we prefer our token; or None."""
     messages = [{"role": "user", "content": question}]
     prompt = tokenizer.render(messages, add_generation_prompt=True).ids
     params = SamplingParams(
@@ -115,7 +115,11 @@ def first_difference(
     if ours == other:
         return None
     pairs = zip(ours, other, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(other)))
+    at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(other)))
+    if at == min(len(ours), len(other)):
+        return {"at": at}
+    log_probs_V = model(torch.tensor([[*prompt, *ours[:at]]])).logits[0, -1].log_softmax(-1)
+    return {"at": at, "nats": (log_probs_V[ours[at]] - log_probs_V[other[at]]).item()}
 
 
 def measure(args: Args, model: CausalLM, tokenizer: Tokenizer) -> dict[str, Any]:
