@@ -35,7 +35,8 @@ VALID = {
 ODD = (
     None, True, False, 0, -1, 1, 0.5, 1e400, -1e400, 2**63, 10**30, "", "x", "\ud800", "\x00",
     "好" * 300, [], {}, [[]], [None], [{}], {"": ""}, [1, "a"], ["a"] * 200, [[1]] * 200,
-    {"role": "user"}, {"type": "text"}, float("nan"), [0] * 3000, "<|im_end|>", {"content": {"content": {}}},
+    {"role": "user"}, {"type": "text"}, float("nan"), [0] * 3000,
+    "<|im_end|>", {"content": {"content": {}}},
 )  # fmt: skip
 
 

@@ -84,7 +84,7 @@ def too_long(prompt_tokens: int, context: int, *, param: str, at_least: bool = F
     """400: the prompt alone doesn't fit."""
     about = "at least " if at_least else ""
     return context_length_exceeded(
-        f"This model's maximum context length is {context} tokens. Your {param} has {about}"
+        f"This model's maximum context length is {context} tokens. The {param} alone: {about}"
         f"{prompt_tokens}, and an answer needs one more. Shorten the {param}.",
         param=param,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 500
@@ -19,6 +19,23 @@ class Strict(BaseModel):
     """No unknown fields, no guessing of types, no NaN."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# Integers: JSON and its schemas know no difference between 3 and 3.0. The limits stand before the
+# validator, or the schema would not show them.
+Whole = BeforeValidator(_whole)
+Choices = Annotated[int, Field(ge=1, le=MAX_CHOICES), Whole]
+Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Whole]
+TopK = Annotated[int, Field(ge=-1, lt=2**31), Whole]
+Tokens = Annotated[int, Field(ge=1, lt=2**31), Whole]
+TokensOrNone = Annotated[int, Field(ge=0, lt=2**31), Whole]
+ChatAlternatives = Annotated[int, Field(ge=0, le=20), Whole]
+TextAlternatives = Annotated[int, Field(ge=0, le=5), Whole]
+TokenId = Annotated[int, Field(ge=0, lt=2**31), Whole]
 
 
 class StreamOptions(Strict):
@@ -43,15 +60,15 @@ class GenerationRequest(Strict):
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: LogitBias | None = None
     min_p: float | None = Field(None, ge=0, lt=1)
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    n: Choices | None = None
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     repetition_penalty: float | None = Field(None, gt=0, le=10)
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    seed: Seed | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(None, ge=0, le=2)
-    top_k: int | None = Field(None, ge=-1, lt=2**31)
+    top_k: TopK | None = None
     top_p: float | None = Field(None, ge=0, le=1)
     user: str | None = None
 
@@ -201,13 +218,13 @@ class ChatCompletionRequest(GenerationRequest):
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
     logprobs: bool | None = None
-    max_completion_tokens: int | None = Field(None, ge=1, lt=2**31)
-    max_tokens: int | None = Field(None, ge=1, lt=2**31)
+    max_completion_tokens: Tokens | None = None
+    max_tokens: Tokens | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     tool_choice: Literal["none", "auto"] | None = None
     tools: list[Tool] | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    top_logprobs: ChatAlternatives | None = None
     # Accepted, no effect.
     metadata: dict[str, str] | None = None
     modalities: list[Literal["text"]] | None = None
@@ -228,7 +245,6 @@ class ChatCompletionRequest(GenerationRequest):
 
 
 # fail_fast: a megabyte of wrong items must not become a million errors.
-TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Ids = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 Prompt = (
     str
@@ -242,10 +258,10 @@ class CompletionRequest(GenerationRequest):
     """The body of POST /v1/completions."""
 
     prompt: Prompt | None = None
-    best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    best_of: Choices | None = None
     echo: bool | None = None
-    logprobs: int | None = Field(None, ge=0, le=5)
-    max_tokens: int | None = Field(None, ge=0, lt=2**31)
+    logprobs: TextAlternatives | None = None
+    max_tokens: TokensOrNone | None = None
     suffix: Literal[""] | None = None
 
     @model_validator(mode="after")
