@@ -20,7 +20,6 @@ from torch import Tensor
 
 from minimind.model.attention import Mask
 from minimind.model.cache import KVCache
-from minimind.model.layers import project
 from minimind.model.rope import rotary_tables
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class CompiledStep:
         x_BTD = model.model.embed_tokens(ids_BT)
         for number, layer in enumerate(model.model.layers):
             x_BTD = layer(x_BTD, rotary, writer.mask(number), writer, writer)
-        return project(model.model.norm(x_BTD), model.output_weight)[:, 0]
+        return model.head(model.model.norm(x_BTD))[:, 0]
 
 
 class _Writer:

@@ -30,6 +30,7 @@ from minimind.model.attention import (
 from minimind.model.cache import CacheStep, KVCache
 from minimind.model.compiled import CompiledStep
 from minimind.model.layers import Linear, RMSNorm, SwiGLU, project
+from minimind.model.quantize import QuantizedMatrix
 from minimind.model.rope import check_rope, rotary_tables, rotate
 
 Logits = Literal["all", "last", "none"]
@@ -157,8 +158,21 @@ class CausalLM(nn.Module):
 
     @property
     def output_weight(self) -> Tensor:
-        """Return the (V, D) matrix from hidden states to logits: the embedding, if tied."""
-        return self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+        """Return the (V, D) matrix from hidden states to logits: the embedding, if tied.
+
+        A quantised one is converted at each call; `head` multiplies with it as it is.
+        """
+        matrix = self.model.embed_tokens if self.lm_head is None else self.lm_head
+        return matrix.dequantize() if isinstance(matrix, QuantizedMatrix) else matrix.weight
+
+    def head(self, hidden_BTD: Tensor) -> Tensor:
+        """Return logits (B, T, V) of hidden states."""
+        if self.lm_head is not None:
+            return self.lm_head(hidden_BTD)
+        embedding = self.model.embed_tokens
+        if isinstance(embedding, QuantizedMatrix):
+            return embedding.product(hidden_BTD)
+        return project(hidden_BTD, embedding.weight)
 
     def reset_parameters(self) -> None:
         """Draw fresh weights (see the class)."""
@@ -301,7 +315,7 @@ class CausalLM(nn.Module):
                 last_B = (token_counts.to(hidden_BTD.device) - 1).clamp(min=0)
                 rows_B = torch.arange(last_B.shape[0], device=hidden_BTD.device)
                 hidden_BTD = hidden_BTD[rows_B, last_B][:, None]
-        return project(hidden_BTD, self.output_weight)
+        return self.head(hidden_BTD)
 
 
 def parse_layers(layers: str, *, count: int) -> frozenset[int]:
