@@ -67,7 +67,7 @@ class GgufArgs:
     Attributes:
         checkpoint: a checkpoint directory, a run directory (its newest), or RUN:best.
         out: the file to make, NAME.gguf.
-        type: of the weights: 32, 16, 8.5, 6.6, about 5.7 and 4.9, and 4.5 bits a number.
+        type: of the weights, from 32 to about 4.5 bits a number; docs/export.md has the cost.
         adapter: of a LoRA run: merge into the weights, or keep as a GGUF adapter (f32, f16, bf16).
         base: with --adapter keep: the GGUF of the base, for the Modelfile.
         name: what the model calls itself. Default: the run's name.

@@ -11,6 +11,7 @@ from minimind.config import LoraConfig, ModelConfig
 from minimind.errors import ExportError, require
 from minimind.export import llamacpp, ollama, verify_gguf
 from minimind.export.common import (
+    Check,
     Progress,
     Summary,
     no_progress,
@@ -120,7 +121,7 @@ def adapter_tensors(config: ModelConfig, state: dict[str, Tensor]) -> dict[str, 
     return renamed
 
 
-def _verify(source: Source, path: Path, *, type: str, progress: Progress) -> tuple:
+def _verify(source: Source, path: Path, *, type: str, progress: Progress) -> tuple[Check, ...]:
     """Make the base's f32 GGUF for a moment and run the adapter over it."""
     assert source.base is not None
     below = path.with_name(path.name + ".base")
