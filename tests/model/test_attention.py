@@ -167,3 +167,18 @@ def test_the_flash_call_means_what_sdpa_means(monkeypatch, window, with_document
     torch.testing.assert_close(out["flash"], out["sdpa"], rtol=0, atol=0.02)
     with pytest.raises(ConfigError, match="bf16 or fp16"):
         attend(q.float(), k.float(), v.float(), Mask("flash"))
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_a_single_query_in_half_precision_is_the_last_query_of_many(kv_heads: int) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(3, heads, 9, 16) for heads in (4, kv_heads, kv_heads))
+    lengths = torch.tensor([4, 9, 6])
+    allowed = torch.arange(9)[None, None, None] < lengths[:, None, None, None]
+    expected = attend(q[:, :, -1:], k, v, Mask("eager", allowed=allowed))
+    half = [x.bfloat16() for x in (q[:, :, -1:], k, v)]
+    made = attend(half[0], half[1], half[2], Mask("sdpa", allowed=allowed))
+    assert made.dtype == torch.bfloat16
+    torch.testing.assert_close(made.float(), expected, rtol=0, atol=0.02)
+    alone = attend(q[:, :, -1:], k, v, Mask("single", allowed=allowed))
+    torch.testing.assert_close(alone, expected, rtol=0, atol=1e-6)

@@ -11,7 +11,7 @@ A mask is built once a forward pass for each window that occurs, then shared by 
 | `flex` | CUDA; CPU without gradients | boundaries and windows as blocks: skips what is masked |
 | `flash` | CUDA with flash-attn 2, bf16/fp16 | documents as sequences of their own (varlen) |
 | `eager` | everywhere | four readable lines, the oracle of the others |
-| `single` | inside `model.compiled` | one query of one row, as loops instead of products |
+| `single` | decoding, half precision on a CPU or compiled | one query a row |
 | `auto` | | `sdpa`; on CUDA `flex` when there are document boundaries or windows |
 
 On a CPU `auto` means `eager` inside a compiled training step of rows up to 512: inductor fuses it.
@@ -204,6 +204,9 @@ def _document_starts(document_ids_BT: Tensor | None) -> Tensor | None:
 
 
 def _sdpa(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor:
+    if q_BHTK.shape[2] == 1 and q_BHTK.device.type == "cpu" and q_BHTK.dtype != torch.float32:
+        # torch's bf16 kernel takes 7.5 ms for 32 rows of 512 keys, two products 1.3 (docs/LOG.md).
+        return _single(q_BHTK, k_BGSK, v_BGSK, mask)
     return F.scaled_dot_product_attention(
         q_BHTK, k_BGSK, v_BGSK, attn_mask=mask.allowed, is_causal=mask.causal,
         enable_gqa=q_BHTK.shape[1] != k_BGSK.shape[1],
@@ -224,15 +227,22 @@ def _eager(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor
 
 
 def _single(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor:
-    """One query a row, T = 1: sums over rows, which inductor fuses with what is around them."""
+    """One query a row, T = 1: the queries of a kv head side by side, so that no key is copied."""
     B, H, T, K = q_BHTK.shape
     G = k_BGSK.shape[1]
-    q_BGh1K = q_BHTK.view(B, G, H // G, T, K).float()
-    scores_BGhS = (q_BGh1K * k_BGSK[:, :, None].float()).sum(-1) * K**-0.5
+    q_BGhK = q_BHTK.view(B, G, H // G, K)
+    if torch.compiler.is_compiling():  # sums over rows, which inductor fuses with their neighbours
+        scores_BGhS = (q_BGhK[:, :, :, None].float() * k_BGSK[:, :, None].float()).sum(-1)
+    else:
+        scores_BGhS = (q_BGhK @ k_BGSK.transpose(-1, -2)).float()
+    scores_BGhS = scores_BGhS * K**-0.5
     if mask.allowed is not None:
         scores_BGhS = scores_BGhS.masked_fill(~mask.allowed, -torch.inf)
-    weights_BGhS1 = scores_BGhS.softmax(-1)[..., None]
-    out_BGhK = (weights_BGhS1 * v_BGSK[:, :, None].float()).sum(-2)
+    weights_BGhS = scores_BGhS.softmax(-1)
+    if torch.compiler.is_compiling():
+        out_BGhK = (weights_BGhS[..., None] * v_BGSK[:, :, None].float()).sum(-2)
+    else:
+        out_BGhK = weights_BGhS.type_as(v_BGSK) @ v_BGSK
     return out_BGhK.reshape(B, H, T, K).type_as(v_BGSK)
 
 
