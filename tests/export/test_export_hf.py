@@ -122,6 +122,11 @@ def test_adapters_kept_give_the_same_logits_in_peft(rslora, tmp_path):
         assert (theirs(input_ids=ids).logits - expected).abs().max() < 1e-3
         assert (plain - expected).abs().max() > 0.1
         assert torch.equal(minimind.load(tmp_path / "out")[0](ids).logits, expected)
+    export_hf(
+        tmp_path / "lora", tmp_path / "named", keep_adapter=True, base_name="me/base", verify=False
+    )
+    assert fields(tmp_path / "named/adapter_config.json")["base_model_name_or_path"] == "me/base"
+    assert str(base) not in (tmp_path / "named/README.md").read_text(encoding="utf-8")
 
 
 def test_adapters_merged_are_a_whole_model(tmp_path):

@@ -70,7 +70,9 @@ def export_hf(
         temp.mkdir()
         progress("writing", 0, 1)
         tensors = rounded(source, dtype)
-        facts = model_card.collect(source, name=name or source.name, licence=licence)
+        facts = model_card.collect(
+            source, name=name or source.name, licence=licence, base_name=base_name
+        )
         _write(source, temp, tensors, dtype=dtype, facts=facts, base_name=base_name)
         progress("writing", 1, 1)
         checks = ()

@@ -51,15 +51,17 @@ class Facts:
     base: str | None
 
 
-def collect(source: Source, *, name: str, licence: str | None) -> Facts:
-    """Read what the run left on disk."""
+def collect(
+    source: Source, *, name: str, licence: str | None, base_name: str | None = None
+) -> Facts:
+    """Read what the run left on disk; `base_name` is what the adapters call their base."""
     return Facts(
         name=name,
         config=source.model.config,
         licence=licence,
         stages=tuple(_stages(source.directory)),
         scores=_scores(source.run_directory),
-        base=str(source.base) if source.lora and source.base else None,
+        base=(base_name or str(source.base)) if source.lora else None,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,10 @@ def verify(
         checks += [loaded, _check_config(theirs, directory)]
     else:
         theirs, _ = _load(transformers, source.base or directory)
-        peft = require("peft", extra="reference")
-        theirs = peft.PeftModel.from_pretrained(theirs, str(directory)).eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of peft, about transformers
+            peft = require("peft", extra="reference")
+            theirs = peft.PeftModel.from_pretrained(theirs, str(directory)).eval()
         checks.append(_check_adapter(theirs, tensors))
     if not all(check.passed for check in checks):
         return tuple(checks)
