@@ -23,6 +23,7 @@ VERBS = {
     "generate": "complete one prompt, or a file of them",
     "export": "hf | gguf | onnx: for transformers, llama.cpp, Ollama, the browser; each verified",
     "serve": "an OpenAI-compatible server for checkpoints, adapters and GGUF files",
+    "ui": "a chat page in the browser: its own server or another, each token with its odds",
     "import": "bring in another maker's model: Qwen3, Qwen2, Llama shapes; Hugging Face or GGUF",
 }
 
