@@ -7,89 +7,155 @@
 
 The embedding, which is the output matrix too where the head is tied, has 8 bits in both: its rows
 are few, and every token's prediction depends on all of them. Norms and biases stay as they are.
-Activations are not quantised; scales have the dtype that the model computes in.
 
-Which product is taken was chosen by CPU time, one thread, 4096 x 512 (ms, for 1 / 16 / 128 tokens):
-
-| | 1 | 16 | 128 |
-|---|---|---|---|
-| bf16 weights, `F.linear` | 0.23 | 1.07 | 3.2 |
-| int8, bf16, `_weight_int8pack_mm` | 0.11 | 1.03 | 7.8 |
-| int8, bf16, convert, then `F.linear` | 0.98 | 1.17 | 3.9 |
-| int4, bf16, `_weight_int4pack_mm_for_cpu` | 0.12 | 0.85 | 7.7 |
-| int8, fp32, `_weight_int8pack_mm` | 1.75 | 28 | 226 |
-| int8, fp32, convert, then `F.linear` | 0.34 | 1.2 | 7.2 |
-| int4, fp32, `_weight_int4pack_mm_for_cpu` | 3.7 | 58 | 481 |
-
-So torch's kernels are taken for up to `KERNEL_TOKENS` tokens in bf16 (in fp32 they are plain
-loops), and converting plus a library product for more.
-
-Axes: O out, I in, G groups of a row, V vocabulary, D hidden.
+The modules are in `model.quantized`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from minimind.errors import ConfigError, did_you_mean
+from minimind.errors import CheckpointError, ConfigError, did_you_mean
+from minimind.model import quantize_bnb
 from minimind.model.lora import LoRALinear
+from minimind.model.quantize_bnb import converter
+from minimind.model.quantized import Int4Linear, Int8Embedding, Int8Linear, QuantizedMatrix
 
 if TYPE_CHECKING:
     from minimind.model.transformer import CausalLM
 
-Method = Literal["int8", "int4"]
-
-KERNEL_TOKENS = 16
+METHODS = ("int8", "int4", *quantize_bnb.METHODS)
+QUANT_METHOD = "minimind"
 GROUP_SIZES = (32, 64, 128, 256)
 """Those that torch's int4 kernel has."""
-_ROWS_MULTIPLE = 16
-"""The int4 kernel packs so many rows together."""
-_SHRINK = torch.linspace(1.0, 0.6, 21)
-"""Clipping the extreme weights of a group a little costs less than a coarse grid for the others."""
+GROUP_SIZE = 32
 
 
-def quantize_model(model: CausalLM, method: str, *, group_size: int = 32) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """How the matrices of a model were rounded: `quantization_config` of its config.json.
+
+    Attributes:
+        method: one of `METHODS`.
+        group_size: of `int4`, else None.
+    """
+
+    method: str
+    group_size: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return `quantization_config`; that of bitsandbytes is what transformers reads."""
+        if self.method == "bnb-int8":
+            return {"quant_method": "bitsandbytes", "load_in_8bit": True, "load_in_4bit": False,
+                    "llm_int8_threshold": quantize_bnb.OUTLIER}  # fmt: skip
+        if self.method == "bnb-nf4":
+            return {"quant_method": "bitsandbytes", "load_in_8bit": False, "load_in_4bit": True,
+                    "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "bfloat16",
+                    "bnb_4bit_use_double_quant": False}  # fmt: skip
+        values = {"quant_method": QUANT_METHOD, "method": self.method, "version": 1}
+        return values if self.group_size is None else values | {"group_size": self.group_size}
+
+    @classmethod
+    def from_json(cls, values: object) -> Quantization:
+        """Read `quantization_config`.
+
+        Raises:
+            CheckpointError: another program's, or damaged; says what can be read.
+        """
+        known = values if isinstance(values, dict) else {}
+        if known.get("quant_method") == "bitsandbytes":
+            if known.get("load_in_8bit"):
+                return cls("bnb-int8")
+            if known.get("load_in_4bit") and known.get("bnb_4bit_quant_type") == "nf4":
+                return cls("bnb-nf4")
+        method, group_size = known.get("method"), known.get("group_size")
+        if known.get("quant_method") == QUANT_METHOD and known.get("version") == 1:
+            if method == "int8" and group_size is None:
+                return cls("int8")
+            if method == "int4" and group_size in GROUP_SIZES:
+                return cls("int4", group_size)
+        raise CheckpointError(
+            f"config.json: quantization_config is {values!r}; this program reads what `minimind "
+            "quantize` writes, and bitsandbytes' 8 bits and nf4. Take the unquantised weights"
+        )
+
+
+def quantize_model(model: CausalLM, method: str, *, group_size: int = GROUP_SIZE) -> list[str]:
     """Replace every matrix of `model` in place; return the names of the replaced modules.
 
     Args:
         model: with plain weights; adapters must be merged. It is put into eval mode, and can't be
             trained afterwards.
-        method: `int8` or `int4`.
+        method: one of `METHODS`.
         group_size: int4: weights that share a scale. A matrix whose shape doesn't fit (see
-            `Int4Linear.fits`) gets 8 bits.
+            `Int4Linear.fits`) gets groups of 32, or 8 bits.
 
     Raises:
         ConfigError: no such method or group size; the model is quantised or has adapters.
+        MissingExtraError: bitsandbytes is not installed.
     """
-    if method not in get_args(Method):
+    check_method(method, group_size=group_size)
+    check_plain(model)
+    plain = converter(method) if method in quantize_bnb.METHODS else None
+    replaced = []
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear):
+            if plain is None:
+                new = _quantized_linear(module, method, group_size if name != "lm_head" else None)
+            elif name != "lm_head":
+                new = plain(module)
+            else:
+                continue
+        elif isinstance(module, nn.Embedding) and plain is None:
+            new = Int8Embedding.of(module.weight)
+        else:
+            continue
+        replace_module(model, name, new)
+        replaced.append(name)
+    pack(model)
+    model.quantization = Quantization(method, group_size if method == "int4" else None)
+    model.eval().requires_grad_(False)
+    return replaced
+
+
+def _quantized_linear(linear: nn.Linear, method: str, group_size: int | None) -> QuantizedMatrix:
+    if method == "int4" and group_size is not None:
+        for size in (group_size, min(GROUP_SIZES)):
+            if Int4Linear.fits(linear.weight, size):
+                return Int4Linear.of(linear.weight, linear.bias, group_size=size)
+    return Int8Linear.of(linear.weight, linear.bias)
+
+
+def check_method(method: str, *, group_size: int = GROUP_SIZE) -> None:
+    """Refuse what can't be asked for.
+
+    Raises:
+        ConfigError: no such method or group size.
+    """
+    if method not in METHODS:
         raise ConfigError(
-            f"there is no quantisation {method!r}.{did_you_mean(method, get_args(Method))} "
-            f"Methods: {', '.join(get_args(Method))}"
+            f"there is no quantisation {method!r}.{did_you_mean(method, METHODS)} "
+            f"Methods: {', '.join(METHODS)}"
         )
     if group_size not in GROUP_SIZES:
         raise ConfigError(
             f"group_size = {group_size}: torch's int4 kernel has {', '.join(map(str, GROUP_SIZES))}"
         )
-    check_plain(model)
-    replaced = []
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Embedding):
-            new: nn.Module = Int8Embedding.of(module.weight)
-        elif not isinstance(module, nn.Linear):
-            continue
-        elif method == "int4" and name != "lm_head" and Int4Linear.fits(module.weight, group_size):
-            new = Int4Linear.of(module.weight, module.bias, group_size=group_size)
-        else:
-            new = Int8Linear.of(module.weight, module.bias)
-        replace_module(model, name, new)
-        replaced.append(name)
-    pack(model)
-    model.eval().requires_grad_(False)
-    return replaced
+
+
+def check_plain(model: CausalLM) -> None:
+    """Refuse a model that can't be quantised.
+
+    Raises:
+        ConfigError: it is quantised already, or has adapters.
+    """
+    if model.quantization is not None:
+        raise ConfigError("the model is quantised already: quantise the original")
+    if any(isinstance(module, LoRALinear) for module in model.modules()):
+        raise ConfigError("the model has LoRA adapters: merge_lora(model) first")
 
 
 def pack(model: nn.Module) -> None:
@@ -99,208 +165,7 @@ def pack(model: nn.Module) -> None:
             module.pack()
 
 
-def is_quantized(model: nn.Module) -> bool:
-    """Tell whether a model has matrices of 8 or 4 bits."""
-    return any(isinstance(module, QuantizedMatrix) for module in model.modules())
-
-
-def check_plain(model: nn.Module) -> None:
-    """Refuse a model that can't be quantised.
-
-    Raises:
-        ConfigError: it is quantised already, or has adapters.
-    """
-    if is_quantized(model):
-        raise ConfigError("the model is quantised already: quantise the original")
-    if any(isinstance(module, LoRALinear) for module in model.modules()):
-        raise ConfigError("the model has LoRA adapters: merge_lora(model) first")
-
-
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
     """Put `module` where `name` is."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
-
-
-class QuantizedMatrix(nn.Module):
-    """An (O, I) matrix of few bits, with an optional bias (O,)."""
-
-    scale: Tensor
-    bias: Tensor | None
-    out_features: int
-    in_features: int
-
-    def dequantize(self) -> Tensor:
-        """Return the (O, I) matrix that this stands for, in the dtype of its scales."""
-        raise NotImplementedError
-
-    def product(self, x: Tensor) -> Tensor:
-        """Return `x W^T`, (..., O), in the dtype of `x`."""
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `x W^T + b`, (..., O)."""
-        out = self.product(x)
-        return out if self.bias is None else out + self.bias.to(out.dtype)
-
-    def extra_repr(self) -> str:
-        """Return what `print(model)` shows."""
-        return f"{self.in_features}, {self.out_features}"
-
-
-class Int8Linear(QuantizedMatrix):
-    """Rows of int8, each with one scale: `W[o, i] = weight[o, i] * scale[o]`.
-
-    Args:
-        weight_OI: (O, I) int8.
-        scale_O: (O,), of the dtype that is computed in.
-        bias_O: (O,) or None.
-    """
-
-    weight: Tensor
-
-    def __init__(self, weight_OI: Tensor, scale_O: Tensor, bias_O: Tensor | None = None) -> None:
-        super().__init__()
-        self.out_features, self.in_features = weight_OI.shape
-        self.register_buffer("weight", weight_OI)
-        self.register_buffer("scale", scale_O)
-        self.register_buffer("bias", bias_O)
-
-    @classmethod
-    def of(cls, weight_OI: Tensor, bias_O: Tensor | None = None) -> Int8Linear:
-        """Round a matrix. The scale is rounded to bf16 first: no later cast changes the weights."""
-        w_OI = weight_OI.detach().float()
-        scale_O = _as_scale(w_OI.abs().amax(1) / 127)
-        q_OI = (w_OI / scale_O[:, None]).round().clamp(-127, 127).to(torch.int8)
-        bias = None if bias_O is None else bias_O.detach()
-        return cls(q_OI, scale_O.to(weight_OI.dtype), bias)
-
-    def dequantize(self) -> Tensor:
-        """Return the (O, I) matrix that this stands for, in the dtype of its scales."""
-        return self.weight.to(self.scale.dtype) * self.scale[:, None]
-
-    def product(self, x: Tensor) -> Tensor:
-        """Return `x W^T`, (..., O), in the dtype of `x`."""
-        tokens = x.numel() // self.in_features
-        scale_O = self.scale.to(x.dtype)
-        if x.device.type == "cpu" and tokens == 1 and torch.compiler.is_compiling():
-            # Inductor makes one loop of this that reads memory at its full rate (docs/LOG.md).
-            out_O = (self.weight.to(x.dtype) * x.reshape(-1)).sum(-1) * scale_O
-            return out_O.view(*x.shape[:-1], -1)
-        if x.device.type == "cpu" and x.dtype == torch.bfloat16 and tokens <= KERNEL_TOKENS:
-            out = torch.ops.aten._weight_int8pack_mm(x.reshape(tokens, -1), self.weight, scale_O)
-            return out.view(*x.shape[:-1], -1)
-        return F.linear(x, self.weight.to(x.dtype)) * scale_O
-
-
-class Int8Embedding(Int8Linear):
-    """An embedding with rows of int8; `product` is the output matrix of a tied head."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the rows of ids `x` (...), (..., D), in the dtype of the scales."""
-        return self.weight[x].to(self.scale.dtype) * self.scale[x][..., None]
-
-
-class Int4Linear(QuantizedMatrix):
-    """Groups of `I / G` nibbles: `W = (nibble - 8) * scale + zero`, one scale and zero a group.
-
-    Column i of the left half lies in the low nibble of byte i, column `I / 2 + i` in the high one.
-    That is what is saved. `pack` makes a second copy on a CPU, in the order that torch's kernel
-    wants on this processor; it is not saved.
-
-    Args:
-        packed: (O, I / 2) uint8.
-        scale_OG: (O, G), of the dtype that is computed in.
-        zero_OG: (O, G), likewise.
-        bias_O: (O,) or None.
-    """
-
-    packed: Tensor
-    zero: Tensor
-    kernel_weight: Tensor | None
-    kernel_scales: Tensor | None
-
-    def __init__(
-        self, packed: Tensor, scale_OG: Tensor, zero_OG: Tensor, bias_O: Tensor | None = None
-    ) -> None:
-        super().__init__()
-        self.out_features, self.in_features = packed.shape[0], packed.shape[1] * 2
-        self.group_size = self.in_features // scale_OG.shape[1]
-        self.register_buffer("packed", packed)
-        self.register_buffer("scale", scale_OG)
-        self.register_buffer("zero", zero_OG)
-        self.register_buffer("bias", bias_O)
-        self.register_buffer("kernel_weight", None, persistent=False)
-        self.register_buffer("kernel_scales", None, persistent=False)
-
-    @staticmethod
-    def fits(weight_OI: Tensor, group_size: int) -> bool:
-        """Tell whether the kernel has this shape: whole groups in a row, a multiple of 16 rows."""
-        out_features, in_features = weight_OI.shape
-        return in_features % group_size == 0 and out_features % _ROWS_MULTIPLE == 0
-
-    @classmethod
-    def of(cls, weight_OI: Tensor, bias_O: Tensor | None = None, *, group_size: int) -> Int4Linear:
-        """Round a matrix: in each group the grid, of `_SHRINK`, with the least squared error."""
-        half = weight_OI.shape[1] // 2
-        w_OGg = weight_OI.detach().float().unflatten(1, (-1, group_size))
-        scale_OG1, zero_OG1 = _best_grid(w_OGg)
-        q_OI = _nibbles(w_OGg, scale_OG1, zero_OG1).flatten(1).to(torch.uint8)
-        packed = q_OI[:, :half] | (q_OI[:, half:] << 4)
-        dtype, bias = weight_OI.dtype, None if bias_O is None else bias_O.detach()
-        return cls(packed, scale_OG1[..., 0].to(dtype), zero_OG1[..., 0].to(dtype), bias)
-
-    def pack(self) -> None:
-        """Make the copy that the kernel reads; call it when the weights are in place."""
-        if self.packed.device.type != "cpu":
-            return
-        nibbles_OI = self._unpacked().to(torch.int32)
-        self.kernel_weight = torch.ops.aten._convert_weight_to_int4pack_for_cpu(nibbles_OI, 1)
-        scales_OG2 = torch.stack((self.scale, self.zero), dim=-1)
-        self.kernel_scales = scales_OG2.transpose(0, 1).contiguous()
-
-    def dequantize(self) -> Tensor:
-        """Return the (O, I) matrix that this stands for, in the dtype of its scales."""
-        q_OGg = self._unpacked().view(self.out_features, -1, self.group_size).to(self.scale.dtype)
-        return ((q_OGg - 8) * self.scale[..., None] + self.zero[..., None]).flatten(1)
-
-    def product(self, x: Tensor) -> Tensor:
-        """Return `x W^T`, (..., O), in the dtype of `x`; a few tokens are computed in bf16."""
-        tokens = x.numel() // self.in_features
-        packed, scales = self.kernel_weight, self.kernel_scales
-        if packed is None or scales is None or x.device.type != "cpu" or tokens > KERNEL_TOKENS:
-            return F.linear(x, self.dequantize().to(x.dtype))
-        out = torch.ops.aten._weight_int4pack_mm_for_cpu(
-            x.reshape(tokens, -1).bfloat16(), packed, self.group_size, scales.bfloat16()
-        )
-        return out.to(x.dtype).view(*x.shape[:-1], -1)
-
-    def _unpacked(self) -> Tensor:
-        """Return the (O, I) nibbles, uint8."""
-        return torch.cat((self.packed & 15, self.packed >> 4), dim=1)
-
-
-def _as_scale(x: Tensor) -> Tensor:
-    """Round to what bf16 holds; a group of zeros gets a scale that can be divided by."""
-    return x.bfloat16().float().where(x.abs() > 1e-30, 1.0)
-
-
-def _best_grid(w_OGg: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the scale and the zero (O, G, 1) of each group's best grid."""
-    low, high = w_OGg.amin(-1, keepdim=True), w_OGg.amax(-1, keepdim=True)
-    best_scale, best_zero = torch.ones_like(low), torch.zeros_like(low)
-    best_error = torch.full_like(low, torch.inf)
-    for shrink in _SHRINK.tolist():
-        scale = _as_scale((high - low) * (shrink / 15))
-        zero = ((high + low) / 2 + scale / 2).bfloat16().float()
-        rounded = (_nibbles(w_OGg, scale, zero) - 8) * scale + zero
-        error = (rounded - w_OGg).square().sum(-1, keepdim=True)
-        better = error < best_error
-        best_error = torch.where(better, error, best_error)
-        best_scale = torch.where(better, scale, best_scale)
-        best_zero = torch.where(better, zero, best_zero)
-    return best_scale, best_zero
-
-
-def _nibbles(w_OGg: Tensor, scale_OG1: Tensor, zero_OG1: Tensor) -> Tensor:
-    return (((w_OGg - zero_OG1) / scale_OG1).round() + 8).clamp(0, 15)

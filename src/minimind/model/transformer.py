@@ -30,7 +30,8 @@ from minimind.model.attention import (
 from minimind.model.cache import CacheStep, KVCache
 from minimind.model.compiled import CompiledStep
 from minimind.model.layers import Linear, RMSNorm, SwiGLU, project
-from minimind.model.quantize import QuantizedMatrix
+from minimind.model.quantize import Quantization
+from minimind.model.quantized import QuantizedMatrix
 from minimind.model.rope import check_rope, rotary_tables, rotate
 
 Logits = Literal["all", "last", "none"]
@@ -153,6 +154,7 @@ class CausalLM(nn.Module):
         self._attention = "auto"
         self._checkpointed: frozenset[int] = frozenset()
         self.compiled_step: CompiledStep | None = None
+        self.quantization: Quantization | None = None
         self._windows = {config.window_of(layer) for layer in range(config.num_hidden_layers)}
         self.reset_parameters()
 
