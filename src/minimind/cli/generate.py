@@ -56,23 +56,31 @@ class ModelFlags:
     Attributes:
         device: auto takes a GPU where there is one.
         precision: of the weights; bf16 halves the memory.
+        compile: make single answers 2-3 times as fast on a CPU; takes about 20 s before the first
+            one (less from the second start on), and a C++ compiler.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
 
     def load(self, checkpoint: str) -> tuple[CausalLM, Tokenizer]:
         """Load a checkpoint for these flags."""
         import torch
 
         from minimind.inference import load
+        from minimind.inference.decode import compile_decoding
 
         device = self.device
         if device == "auto":
             gpus = ("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())
             device = next((name for name, there in gpus if there), "cpu")
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[self.precision]
-        return load(checkpoint, device=device, dtype=dtype)
+        model, tokenizer = load(checkpoint, device=device, dtype=dtype)
+        if self.compile:
+            with Console(stderr=True).status("compiling the decoding step"):
+                compile_decoding(model.eval())
+        return model, tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,6 +77,19 @@ def decode_one(model: CausalLM, cache: KVCache, ids_B: Tensor) -> Tensor:
     return model(ids_B[:, None], cache=cache, logits="last").logits[:, -1]
 
 
+def compile_decoding(model: CausalLM, *, max_length: int | None = None) -> None:
+    """Compile the step of a single row now (`model.compiled`) instead of at its first token.
+
+    Args:
+        model: in eval mode.
+        max_length: of the caches that will be used; None: the model's context.
+    """
+    model.set_compiled_decoding()
+    length = max_length or model.config.max_position_embeddings
+    cache = new_cache(model, batch_size=1, max_length=length)
+    decode_one(model, cache, torch.zeros(1, dtype=torch.int64, device=cache.device))
+
+
 def new_cache(model: CausalLM, *, batch_size: int, max_length: int) -> KVCache:
     """Return an empty cache for `batch_size` rows of at most `max_length` tokens."""
     if model.compiled_step is not None:
