@@ -210,6 +210,7 @@ def test_adapters_of_no_adapter_of_small_types_and_without_base(tmp_path):
                 rope_type="dynamic", factor=2.0, original_max_position_embeddings=64)},
             "'dynamic' changes with the length",
         ),
+        ({"attention_bias": True}, "attention_bias = true"),
         ({"model_type": "llama"}, "model_type 'llama' is not exported"),
     ],
 )  # fmt: skip

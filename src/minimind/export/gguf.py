@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from minimind.config import ModelConfig
 from minimind.errors import ExportError, require
 from minimind.export import llamacpp, ollama, verify_gguf
 from minimind.export.common import (
@@ -28,6 +27,7 @@ from minimind.export.common import (
 from minimind.export.gguf_metadata import (
     architecture_of,
     chat_template_of,
+    gguf_tensors,
     refuse_inexpressible,
     write_metadata,
 )
@@ -127,24 +127,6 @@ def write_gguf(
         writer.close()
     progress(f"writing {type}", len(tensors), len(tensors))
     return Written(types=types, parameters=sum(tensor.numel() for tensor in tensors.values()))
-
-
-def gguf_tensors(config: ModelConfig, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of a model under llama.cpp's names.
-
-    Raises:
-        ExportError: a tensor that the architecture has no name for.
-    """
-    gguf = require("gguf", extra="gguf")
-    listed = gguf.MODEL_ARCH[architecture_of(config).tensors]
-    names = gguf.get_tensor_name_map(listed, config.num_hidden_layers)
-    renamed: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        new = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        if new is None:
-            raise ExportError(f"GGUF: llama.cpp's {listed.name} has no tensor for {name}")
-        renamed[new] = tensor
-    return renamed
 
 
 def as_float32(tensor: Tensor) -> np.ndarray:

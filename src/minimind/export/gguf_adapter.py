@@ -20,8 +20,8 @@ from minimind.export.common import (
     size_of,
     whole_or_nothing,
 )
-from minimind.export.gguf import add_tensor, as_float32, check_name, gguf_tensors, save, write_gguf
-from minimind.export.gguf_metadata import architecture_of, refuse_inexpressible
+from minimind.export.gguf import add_tensor, as_float32, check_name, save, write_gguf
+from minimind.export.gguf_metadata import architecture_of, gguf_tensors, refuse_inexpressible
 from minimind.export.loading import Source, read_source
 from minimind.model import lora_state_dict
 from minimind.model.lora import PEFT_PREFIX

@@ -1,7 +1,7 @@
-"""What a GGUF file says about a model besides its tensors, and what it can't say.
+"""What a GGUF file calls the parts of a model, what it says of them, and what it can't say.
 
-`refusals` is the list of what llama.cpp's architecture has no words for: writing such a model would
-make a file that loads and computes something else.
+`refuse_inexpressible` knows what llama.cpp's architecture has no words for: writing such a model
+would make a file that loads and computes something else.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from minimind.config import ModelConfig
 from minimind.errors import ExportError, require
@@ -58,6 +60,24 @@ def architecture_of(config: ModelConfig) -> Architecture:
     return ARCHITECTURES[config.model_type]
 
 
+def gguf_tensors(config: ModelConfig, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a model under llama.cpp's names.
+
+    Raises:
+        ExportError: a tensor that the architecture has no name for.
+    """
+    gguf = require("gguf", extra="gguf")
+    listed = gguf.MODEL_ARCH[architecture_of(config).tensors]
+    names = gguf.get_tensor_name_map(listed, config.num_hidden_layers)
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        new = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        if new is None:
+            raise ExportError(f"GGUF: llama.cpp's {listed.name} has no tensor for {name}")
+        renamed[new] = tensor
+    return renamed
+
+
 def refuse_inexpressible(config: ModelConfig, tokenizer: Tokenizer) -> None:
     """Refuse a model that llama.cpp would read as another one.
 
@@ -78,6 +98,11 @@ def refuse_inexpressible(config: ModelConfig, tokenizer: Tokenizer) -> None:
         raise ExportError(
             "GGUF: rope_scaling.rope_type = 'dynamic' changes with the length at hand, which "
             "llama.cpp doesn't do. Stretch the checkpoint by yarn or linear instead"
+        )
+    if config.attention_bias:
+        raise ExportError(
+            "GGUF: attention_bias = true, and llama.cpp's qwen3 has no biases in attention. "
+            "Export to Hugging Face or ONNX"
         )
     if type(tokenizer) is not Tokenizer:
         raise ExportError(

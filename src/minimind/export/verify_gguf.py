@@ -16,6 +16,7 @@ import torch
 
 from minimind.errors import require
 from minimind.export.common import Check, Progress
+from minimind.export.gguf_metadata import gguf_tensors
 from minimind.export.gguf_types import from_ggml
 from minimind.export.llamacpp import LlamaCpp
 from minimind.export.loading import Source
@@ -97,8 +98,6 @@ def verify_adapter(
 
 def read_back(source: Source, path: Path, *, types: dict[str, str]) -> tuple[CausalLM, Check]:
     """Return our model with the weights that the file holds, and whether all are there."""
-    from minimind.export.gguf import gguf_tensors
-
     gguf = require("gguf", extra="gguf")
     found = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
     config = source.model.config
