@@ -14,7 +14,7 @@ import numpy as np
 import openai
 import pytest
 import torch
-from serve_doubles import endless
+from serve_doubles import STORY, WEATHER, endless, running
 
 from minimind import checkpoint
 from minimind.cli import main
@@ -188,6 +188,41 @@ def test_the_tokenizer_of_a_gguf_file_is_the_checkpoints(tmp_path):
     (tmp_path / "bad.gguf").write_bytes(b"GGUF\x03\x00")
     with pytest.raises(CheckpointError, match=r"bad\.gguf"):
         tokenizer_of(tmp_path / "bad.gguf")
+
+
+def test_a_gguf_file_answers_as_its_checkpoint(checkpoint_dir, tmp_path, client):
+    pytest.importorskip("xllamacpp")
+    from minimind.export.gguf import export_gguf
+
+    path = tmp_path / "mini.gguf"
+    export_gguf(checkpoint_dir, path, type="f32", verify=False)
+    ask = {"model": "mini", "temperature": 0, "max_tokens": 60, "logprobs": True}
+    with running(path, slots=2, queue=4) as server:
+        (served,) = server.registry
+        assert served.backend.kind == "llama.cpp"
+        theirs = server.client()
+        for question, tools in (("数到十", None), ("天气？", [WEATHER])):
+            options = {"messages": [{"role": "user", "content": question}]} | (
+                {"tools": tools} if tools else {}
+            )
+            want = client.chat.completions.create(**ask, **options).choices[0]
+            got = theirs.chat.completions.create(**ask, **options).choices[0]
+            assert got.message.content == want.message.content
+            assert got.finish_reason == want.finish_reason
+            assert [e.logprob for e in got.logprobs.content] == pytest.approx(
+                [e.logprob for e in want.logprobs.content], abs=0.05
+            )
+            for one, other in zip(
+                got.message.tool_calls or (), want.message.tool_calls or (), strict=True
+            ):
+                assert one.function == other.function
+        with pytest.raises(openai.BadRequestError) as caught:
+            theirs.completions.create(model="mini", prompt="从前", echo=True, logprobs=1)
+        assert (caught.value.param, caught.value.code) == ("echo", "unsupported_value")
+        echoed = theirs.completions.create(
+            model="mini", prompt="从前", echo=True, max_tokens=60, temperature=0
+        )
+        assert echoed.choices[0].text == STORY
 
 
 # ---------------------------------------------------------------- the command

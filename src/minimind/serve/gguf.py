@@ -25,7 +25,7 @@ def tokenizer_of(path: Path) -> Tokenizer:
         TokenizerError: its vocabulary is of a kind that isn't known here.
         MissingExtraError: the package gguf is missing.
     """
-    gguf = require("gguf", extra="export")
+    gguf = require("gguf", extra="gguf")
     try:
         fields = gguf.GGUFReader(path).fields
         values = {name: field.contents() for name, field in fields.items()}
@@ -45,7 +45,9 @@ def _tokenizer_json(values: dict[str, Any]) -> str:
     from tokenizers import decoders, models
 
     vocab = {token: number for number, token in enumerate(values["tokenizer.ggml.tokens"])}
-    merges = [tuple(merge.split(" ")) for merge in values["tokenizer.ggml.merges"]]
+    pairs = [tuple(merge.split(" ")) for merge in values["tokenizer.ggml.merges"]]
+    # llama.cpp wants at least one merge; a vocabulary without any is written with one that can't be
+    merges = [pair for pair in pairs if "".join(pair) in vocab]
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
     backend.pre_tokenizer = PRE_TOKENIZERS[OURS]()
     backend.decoder = decoders.ByteLevel()
