@@ -6,10 +6,12 @@ RUN/checkpoints/step-000200/
     run.toml            the resolved configuration: running it again repeats the run
     trainer_state.pt    optimizer, step, RNG, loader cursor; loaded with weights_only=True
     manifest.json       size and sha256 of each file
+Quantised ones have original.json: the checkpoint that they were made from.
 LoRA runs have adapter_config.json and adapter_model.safetensors (PEFT) in place of the model.
 """
 
 from minimind.checkpoint.huggingface import config_from_hf, generation_config, hf_config
+from minimind.checkpoint.quantized import original_of, refuse_quantized
 from minimind.checkpoint.runs import (
     DamagedCheckpointWarning,
     best,
@@ -28,6 +30,7 @@ from minimind.checkpoint.store import (
     load,
     load_trainer_state,
     save,
+    weights_size,
 )
 
 __all__ = [
@@ -44,9 +47,12 @@ __all__ = [
     "list_checkpoints",
     "load",
     "load_trainer_state",
+    "original_of",
     "prune",
     "record_best",
+    "refuse_quantized",
     "resolve",
     "save",
     "step_of",
+    "weights_size",
 ]

@@ -24,6 +24,14 @@ from minimind.checkpoint.files import (
     verify,
 )
 from minimind.checkpoint.huggingface import config_from_hf, generation_config, hf_config
+from minimind.checkpoint.quantized import (
+    ORIGINAL,
+    cast,
+    make_places,
+    original_record,
+    plain_keys,
+    refuse_quantized,
+)
 from minimind.checkpoint.runs import TRAINER_STATE, resolve
 from minimind.config import LoraConfig, RunConfig
 from minimind.errors import CheckpointError, TokenizerError
@@ -35,6 +43,7 @@ from minimind.model import (
     lora_config_from_adapter,
     lora_state_dict,
 )
+from minimind.model.quantize import Quantization, pack
 from minimind.settings import dump_run_config
 from minimind.tokenizer import Tokenizer
 
@@ -52,6 +61,7 @@ def save(
     run: RunConfig | None = None,
     trainer_state: dict[str, Any] | None = None,
     base: str | Path | None = None,
+    original: str | Path | None = None,
 ) -> Path:
     """Write a checkpoint that Hugging Face loads as it is; whole, or not at all.
 
@@ -63,6 +73,7 @@ def save(
         trainer_state: builtins and tensors only: it is read with `weights_only=True`.
         base: the checkpoint directory that LoRA adapters were injected into. With it only the
             adapters are written, as PEFT writes them; `run.lora` says which they are.
+        original: the checkpoint directory whose quantised weights these are.
 
     Raises:
         CheckpointError: the disk is full; what was there before is untouched.
@@ -74,6 +85,9 @@ def save(
         tokenizer.save(writer.directory)
         if base is None:
             _write_model(writer, model, tokenizer)
+            if original is not None:
+                sha256 = fingerprint(Path(original))
+                writer.write(ORIGINAL, original_record(Path(original), target, sha256=sha256))
         else:
             if run is None or run.lora is None:
                 raise CheckpointError("to save adapters, give the run whose [lora] they have")
@@ -110,16 +124,20 @@ def load(
     values = read_json(directory / "config.json")
     tensors = read_tensors(directory / WEIGHTS, device=device)
     tokenizer = Tokenizer.load(directory)
+    quantized = values.pop("quantization_config", None)
+    quantization = None if quantized is None else Quantization.from_json(quantized)
     config = config_from_hf(values)
     check_vocabulary(tokenizer, config.vocab_size)
     with torch.device("meta"):  # no time spent on drawing weights that are replaced at once
         model = CausalLM(config)
     if config.tie_word_embeddings:
         tensors.pop("lm_head.weight", None)  # some writers store the tied head a second time
-    check_tensors(tensors, model.state_dict(), directory / WEIGHTS)
-    if dtype is not None:
-        tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
-    model.load_state_dict(tensors, assign=True)
+    if quantization is not None:
+        make_places(model, quantization, tensors, directory / WEIGHTS)
+    check_tensors(tensors, plain_keys(model), directory / WEIGHTS)
+    # Not strict, as bitsandbytes' layers are filled already; the names were compared above.
+    model.load_state_dict(cast(tensors, dtype), strict=False, assign=True)
+    pack(model)
     return model.eval(), tokenizer
 
 
@@ -149,6 +167,12 @@ def fingerprint(directory: Path) -> str:
     name = WEIGHTS if (directory / WEIGHTS).exists() else ADAPTER
     listed = (read_manifest(directory) or {}).get(name)
     return str(listed["sha256"]) if listed else sha256_of(directory / name)
+
+
+def weights_size(directory: Path) -> int:
+    """Return the bytes of a checkpoint's weights on disk."""
+    name = WEIGHTS if (directory / WEIGHTS).exists() else ADAPTER
+    return (directory / name).stat().st_size
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
@@ -188,8 +212,11 @@ def read_tensors(path: Path, *, device: torch.device | str = "cpu") -> dict[str,
 
 def _write_model(writer: DirectoryWriter, model: CausalLM, tokenizer: Tokenizer) -> None:
     tensors = model.state_dict()
-    dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    writer.write("config.json", _json(hf_config(model.config, tokenizer, dtype=dtype)))
+    dtype = str(model.model.norm.weight.dtype).removeprefix("torch.")
+    values = hf_config(model.config, tokenizer, dtype=dtype)
+    if model.quantization is not None:
+        values["quantization_config"] = model.quantization.to_json()
+    writer.write("config.json", _json(values))
     writer.write("generation_config.json", _json(generation_config(tokenizer)))
     writer.write(WEIGHTS, _safetensors(tensors))
 
@@ -208,7 +235,9 @@ def _write_adapter(
 def _load_adapter(
     directory: Path, *, device: torch.device | str, dtype: torch.dtype | None
 ) -> tuple[CausalLM, Tokenizer]:
-    model, _ = load(base_of(directory), device=device, dtype=dtype)
+    base = base_of(directory)
+    model, _ = load(base, device=device, dtype=dtype)
+    refuse_quantized(model, base, verb="the base of adapters")
     inject_lora(model, lora_config_from_adapter(read_json(directory / _ADAPTER_CONFIG)))
     tensors = read_tensors(directory / ADAPTER, device=device)
     check_tensors(tensors, lora_state_dict(model), directory / ADAPTER)

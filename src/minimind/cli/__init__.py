@@ -22,6 +22,7 @@ VERBS = {
     "chat": "talk to a checkpoint in the terminal",
     "generate": "complete one prompt, or a file of them",
     "export": "hf | gguf | onnx: for transformers, llama.cpp, Ollama, the browser; each verified",
+    "quantize": "int8, int4, bitsandbytes: the weights in fewer bits, and what that costs",
     "serve": "an OpenAI-compatible server for checkpoints, adapters and GGUF files",
     "ui": "a chat page in the browser: its own server or another, each token with its odds",
     "import": "bring in another maker's model: Qwen3, Qwen2, Llama shapes; Hugging Face or GGUF",

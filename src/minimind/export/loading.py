@@ -59,6 +59,7 @@ def read_source(path: str | Path, *, keep_adapter: bool = False) -> Source:
     """
     directory = checkpoint.resolve(path)
     model, tokenizer = checkpoint.load(directory, dtype=torch.float32)
+    checkpoint.refuse_quantized(model, directory, verb="exported")
     if not (directory / ADAPTER_CONFIG).exists():
         if keep_adapter:
             raise ExportError(

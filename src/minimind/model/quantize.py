@@ -169,3 +169,27 @@ def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
     """Put `module` where `name` is."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
+
+
+def weight_bytes(model: CausalLM) -> int:
+    """Return the bytes that a model's weights take in memory, tables and scales included."""
+    tensors = [*model.parameters(), *model.buffers()]
+    for parameter in model.parameters():  # bitsandbytes keeps its scales beside the weights
+        state, scales = getattr(parameter, "quant_state", None), getattr(parameter, "SCB", None)
+        tensors += [t for t in (scales, getattr(state, "absmax", None)) if t is not None]
+    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
+
+
+def bytes_read_per_token(model: CausalLM) -> int:
+    """Return the bytes of weights that decoding one token reads: the bound of its speed.
+
+    int4 keeps its nibbles twice and reads one of the two; a single row of an untied embedding is
+    read, and all of a tied one.
+    """
+    total = weight_bytes(model)
+    for module in model.modules():
+        if isinstance(module, Int4Linear) and module.kernel_weight is not None:
+            total -= module.packed.nbytes + module.scale.nbytes + module.zero.nbytes
+    if model.lm_head is not None:
+        total -= sum(t.nbytes for t in model.model.embed_tokens.state_dict().values())
+    return total

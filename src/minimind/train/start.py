@@ -69,6 +69,7 @@ def _load_start(config: RunConfig) -> tuple[CausalLM, Tokenizer]:
     """Load `init.checkpoint`, adapters merged, context stretched, as plain fp32 weights."""
     path = Path(config.init.checkpoint or "")
     model, tokenizer = checkpoint.load(path, dtype=torch.float32)
+    checkpoint.refuse_quantized(model, path, verb="trained, with adapters or without")
     if (path / "adapter_config.json").exists():
         if config.lora is not None:
             raise CheckpointError(
