@@ -125,7 +125,7 @@ def minimind(
     import minimind as package
     from minimind.inference.engine import Engine
     from minimind.inference.sampling import SamplingParams
-    from minimind.model.quantize import quantize_model
+    from minimind.model.quantize import bytes_read_per_token, quantize_model
 
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     model, _ = package.load(files / "checkpoint", dtype=dtype)
@@ -135,8 +135,7 @@ def minimind(
         model.set_compiled_decoding()
     engine = Engine(model)
     params = SamplingParams(temperature=0, repetition_penalty=1.0, max_new_tokens=new)
-    tensors = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *model.buffers())}
-    return lambda: sum(1 for _ in engine.stream(ids, params)), sum(tensors.values())
+    return lambda: sum(1 for _ in engine.stream(ids, params)), bytes_read_per_token(model)
 
 
 def transformers(
