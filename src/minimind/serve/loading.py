@@ -122,7 +122,8 @@ class Loader:
         model, tokenizer = checkpoint.load(
             directory, device=self._settings.device, dtype=self._settings.dtype
         )
-        _merge(model)
+        if (directory / "adapter_config.json").exists():
+            _merge(model)
         self._bases[name] = directory, model, tokenizer
         return self._torch(name, model, tokenizer, directory)
 
@@ -196,7 +197,7 @@ def merged_copy(base: CausalLM, directory: Path, *, device: str) -> CausalLM:
 
     Raises:
         CheckpointError: the adapter is of another base or rank.
-        ConfigError: it targets layers that the model doesn't have.
+        ConfigError: it targets layers that the model doesn't have, or the base is quantised.
     """
     import torch
 
@@ -208,6 +209,11 @@ def merged_copy(base: CausalLM, directory: Path, *, device: str) -> CausalLM:
         lora_config_from_adapter,
     )
 
+    if base.quantization is not None:
+        raise ConfigError(
+            f"--adapter {directory}: its base is quantised ({base.quantization.method}), and an "
+            "adapter is merged into plain weights: serve the checkpoint that was quantised"
+        )
     config = lora_config_from_adapter(read_json(directory / "adapter_config.json"))
     with torch.device("meta"):
         model = CausalLM(base.config)

@@ -46,6 +46,14 @@ _HEADERS = {
 }
 
 
+_EVENT = {
+    "type": "object",
+    "description": "One event: a chunk as OpenAI's clients know it, an error object, or [DONE].",
+    "properties": {"data": {"type": "string"}},
+    "required": ["data"],
+}
+
+
 def _reference(kind: type) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{kind.__name__}"}
 
@@ -78,7 +86,7 @@ def describe(
     if answer is not None:
         content = {"application/json": {"schema": _reference(answer)}}
     if stream:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": _EVENT}
     errors = sorted({*_ALWAYS, *also, *(_POST if body else ())})
     extra: dict[str, Any] = {
         "responses": {"200": {"description": "done", "content": content}}

@@ -54,13 +54,13 @@ class TorchScorer:
         first = PromptToken(ids[0], None, ())
         if len(ids) == 1:
             return [first]
-        device = self._model.output_weight.device
+        device = self._model.model.norm.weight.device
         ids_1T = torch.tensor([list(ids)], device=device)
-        hidden_TD = self._model(ids_1T[:, :-1], logits="none").hidden_BTD[0]
+        hidden_1TD = self._model(ids_1T[:, :-1], logits="none").hidden_BTD
         tokens = [first]
         for start in range(0, len(ids) - 1, _CHUNK):
-            logits_TV = hidden_TD[start : start + _CHUNK] @ self._model.output_weight.T
-            log_probs_TV = logits_TV.float().log_softmax(-1)
+            logits_1TV = self._model.head(hidden_1TD[:, start : start + _CHUNK])
+            log_probs_TV = logits_1TV[0].float().log_softmax(-1)
             chunk = ids[start + 1 : start + 1 + _CHUNK]
             own_T = log_probs_TV.gather(1, torch.tensor(chunk, device=device)[:, None])[:, 0]
             top = log_probs_TV.topk(min(alternatives, log_probs_TV.shape[-1]))
