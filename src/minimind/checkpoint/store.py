@@ -124,8 +124,7 @@ def load(
     values = read_json(directory / "config.json")
     tensors = read_tensors(directory / WEIGHTS, device=device)
     tokenizer = Tokenizer.load(directory)
-    quantized = values.pop("quantization_config", None)
-    quantization = None if quantized is None else Quantization.from_json(quantized)
+    values, quantization = Quantization.unmark(values)
     config = config_from_hf(values)
     check_vocabulary(tokenizer, config.vocab_size)
     with torch.device("meta"):  # no time spent on drawing weights that are replaced at once
@@ -215,7 +214,7 @@ def _write_model(writer: DirectoryWriter, model: CausalLM, tokenizer: Tokenizer)
     dtype = str(model.model.norm.weight.dtype).removeprefix("torch.")
     values = hf_config(model.config, tokenizer, dtype=dtype)
     if model.quantization is not None:
-        values["quantization_config"] = model.quantization.to_json()
+        values = model.quantization.mark(values)
     writer.write("config.json", _json(values))
     writer.write("generation_config.json", _json(generation_config(tokenizer)))
     writer.write(WEIGHTS, _safetensors(tensors))

@@ -55,13 +55,14 @@ class ModelFlags:
 
     Attributes:
         device: auto takes a GPU where there is one.
-        precision: of the weights; bf16 halves the memory.
+        precision: of the weights, or of the activations of quantised ones; bf16 halves the memory,
+            auto keeps what was saved.
         compile: make single answers 2-3 times as fast on a CPU; takes about 20 s before the first
             one (less from the second start on), and a C++ compiler.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
 
     def load(self, checkpoint: str) -> tuple[CausalLM, Tokenizer]:
@@ -75,7 +76,8 @@ class ModelFlags:
         if device == "auto":
             gpus = ("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())
             device = next((name for name, there in gpus if there), "cpu")
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[self.precision]
+        dtypes = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}
+        dtype = dtypes[self.precision]
         model, tokenizer = load(checkpoint, device=device, dtype=dtype)
         if self.compile:
             with Console(stderr=True).status("compiling the decoding step"):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 METHODS = Literal["int8", "int4", "bnb-int8", "bnb-nf4"]
 HEADINGS = (
-    "weights", "disk, MB", "memory, MB", "bits/byte", "change, % [95 %]", "tokens/s",
+    "weights", "disk MB", "memory MB", "bits/byte", "change % [95 %]", "tokens/s",
     "compiled",
 )  # fmt: skip
 
@@ -184,7 +184,7 @@ def _cells(cost: Cost) -> list[str]:
 def _table(costs: Sequence[Cost]) -> Table:
     table = Table()
     for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="right" if number else "left")
+        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
     for cost in costs:
         table.add_row(*_cells(cost))
     return table

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 METHODS = ("int8", "int4", *quantize_bnb.METHODS)
 QUANT_METHOD = "minimind"
+PREFIX = "minimind-quantized-"
 GROUP_SIZES = (32, 64, 128, 256)
 """Those that torch's int4 kernel has."""
 GROUP_SIZE = 32
@@ -45,6 +46,32 @@ class Quantization:
 
     method: str
     group_size: int | None = None
+
+    def mark(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Add this to a config.json.
+
+        Ours gets a `model_type` that other programs refuse: transformers only warns of a method
+        that it doesn't know, and takes the integers for weights.
+        """
+        config = config | {"quantization_config": self.to_json()}
+        if self.method not in quantize_bnb.METHODS:
+            config["model_type"] = PREFIX + config["model_type"]
+            config["architectures"] = ["MiniMindQuantizedForCausalLM"]
+        return config
+
+    @classmethod
+    def unmark(cls, config: dict[str, Any]) -> tuple[dict[str, Any], Quantization | None]:
+        """Return a config.json as it was before `mark`, and what was added, if anything.
+
+        Raises:
+            CheckpointError: see `from_json`.
+        """
+        if config.get("quantization_config") is None:
+            return config, None
+        quantization = cls.from_json(config["quantization_config"])
+        plain = {k: v for k, v in config.items() if k != "quantization_config"}
+        plain["model_type"] = str(plain.get("model_type")).removeprefix(PREFIX)
+        return plain, quantization
 
     def to_json(self) -> dict[str, Any]:
         """Return `quantization_config`; that of bitsandbytes is what transformers reads."""
@@ -183,13 +210,9 @@ def weight_bytes(model: CausalLM) -> int:
 def bytes_read_per_token(model: CausalLM) -> int:
     """Return the bytes of weights that decoding one token reads: the bound of its speed.
 
-    int4 keeps its nibbles twice and reads one of the two; a single row of an untied embedding is
-    read, and all of a tied one.
+    A single row of an untied embedding is read, and all of a tied one.
     """
     total = weight_bytes(model)
-    for module in model.modules():
-        if isinstance(module, Int4Linear) and module.kernel_weight is not None:
-            total -= module.packed.nbytes + module.scale.nbytes + module.zero.nbytes
     if model.lm_head is not None:
         total -= sum(t.nbytes for t in model.model.embed_tokens.state_dict().values())
     return total

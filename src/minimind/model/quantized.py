@@ -14,13 +14,17 @@ Which product is taken was chosen by CPU time, one thread, 4096 x 512 (ms, for 1
 | int8, fp32, convert, then `F.linear` | 0.34 | 1.2 | 7.2 |
 | int4, fp32, `_weight_int4pack_mm_for_cpu` | 3.7 | 58 | 481 |
 
-So torch's kernels are taken for up to `KERNEL_TOKENS` tokens in bf16 (in fp32 they are plain
-loops), and converting plus a library product for more.
+In fp32 torch's kernels are plain loops. So int8 takes its kernel for up to `KERNEL_TOKENS` tokens
+in bf16, and converts for a library product else; int4 takes its kernel always, in bf16: converting
+needs the weights in another order, a second time in memory.
 
 Axes: O out, I in, G groups of a row, g weights of a group.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +38,6 @@ _ROWS_MULTIPLE = 16
 class QuantizedMatrix(nn.Module):
     """An (O, I) matrix of few bits, with an optional bias (O,)."""
 
-    scale: Tensor
     bias: Tensor | None
     out_features: int
     in_features: int
@@ -67,6 +70,7 @@ class Int8Linear(QuantizedMatrix):
     """
 
     weight: Tensor
+    scale: Tensor
 
     def __init__(self, weight_OI: Tensor, scale_O: Tensor, bias_O: Tensor | None = None) -> None:
         super().__init__()
@@ -114,8 +118,9 @@ class Int4Linear(QuantizedMatrix):
     """Groups of `I / G` nibbles: `W = (nibble - 8) * scale + zero`, one scale and zero a group.
 
     Column i of the left half lies in the low nibble of byte i, column `I / 2 + i` in the high one.
-    That is what is saved. `pack` makes a second copy on a CPU, in the order that torch's kernel
-    wants on this processor; it is not saved.
+    That is the state. On a CPU `pack` puts it in the order that torch's kernel wants on this
+    processor instead, and a state is made from that again when it is asked for: to keep both would
+    take as much memory as 8 bits.
 
     Args:
         packed: (O, I / 2) uint8.
@@ -124,8 +129,9 @@ class Int4Linear(QuantizedMatrix):
         bias_O: (O,) or None.
     """
 
-    packed: Tensor
-    zero: Tensor
+    packed: Tensor | None
+    scale: Tensor | None
+    zero: Tensor | None
     kernel_weight: Tensor | None
     kernel_scales: Tensor | None
 
@@ -168,33 +174,73 @@ class Int4Linear(QuantizedMatrix):
         return cls(packed, scale_OG1[..., 0].to(dtype), zero_OG1[..., 0].to(dtype), bias)
 
     def pack(self) -> None:
-        """Make the copy that the kernel reads; call it when the weights are in place."""
-        if self.packed.device.type != "cpu":
+        """Put the weights in the kernel's order, on a CPU; does nothing if they are."""
+        if self.packed is None or self.packed.device.type != "cpu":
             return
-        nibbles_OI = self._unpacked().to(torch.int32)
+        packed, scale_OG, zero_OG = self.plain()
+        nibbles_OI = _unpack(packed).to(torch.int32)
         self.kernel_weight = torch.ops.aten._convert_weight_to_int4pack_for_cpu(nibbles_OI, 1)
-        scales_OG2 = torch.stack((self.scale, self.zero), dim=-1)
-        self.kernel_scales = scales_OG2.transpose(0, 1).contiguous()
+        self.kernel_scales = torch.stack((scale_OG, zero_OG), -1).transpose(0, 1).contiguous()
+        self.packed = self.scale = self.zero = None
+
+    def unpack(self) -> None:
+        """Put the weights back in the order of the state."""
+        self.packed, self.scale, self.zero = self.plain()
+        self.kernel_weight = self.kernel_scales = None
+
+    def plain(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return `packed`, `scale` and `zero` as in the state, whatever order they are in."""
+        if self.packed is not None and self.scale is not None and self.zero is not None:
+            return self.packed, self.scale, self.zero
+        assert self.kernel_weight is not None
+        assert self.kernel_scales is not None
+        # The kernel's order differs between processors. It says itself which nibble is where: with
+        # scales of 1 and zeros of 0, its product with the identity is the nibbles less 8.
+        units = torch.ones_like(self.kernel_scales, dtype=torch.bfloat16)
+        units[..., 1] = 0
+        identity = torch.eye(self.in_features, dtype=torch.bfloat16)
+        nibbles_IO = self._kernel(identity, self.kernel_weight, units) + 8
+        nibbles_OI = nibbles_IO.T.to(torch.uint8)
+        left, right = nibbles_OI.chunk(2, dim=1)
+        scale_OG, zero_OG = self.kernel_scales.transpose(0, 1).unbind(-1)
+        return left | (right << 4), scale_OG.contiguous(), zero_OG.contiguous()
 
     def dequantize(self) -> Tensor:
         """Return the (O, I) matrix that this stands for, in the dtype of its scales."""
-        q_OGg = self._unpacked().view(self.out_features, -1, self.group_size).to(self.scale.dtype)
-        return ((q_OGg - 8) * self.scale[..., None] + self.zero[..., None]).flatten(1)
+        packed, scale_OG, zero_OG = self.plain()
+        q_OGg = _unpack(packed).unflatten(1, (-1, self.group_size)).to(scale_OG.dtype)
+        return ((q_OGg - 8) * scale_OG[..., None] + zero_OG[..., None]).flatten(1)
 
     def product(self, x: Tensor) -> Tensor:
-        """Return `x W^T`, (..., O), in the dtype of `x`; a few tokens are computed in bf16."""
-        tokens = x.numel() // self.in_features
-        packed, scales = self.kernel_weight, self.kernel_scales
-        if packed is None or scales is None or x.device.type != "cpu" or tokens > KERNEL_TOKENS:
+        """Return `x W^T`, (..., O), in the dtype of `x`; on a CPU it is computed in bf16."""
+        if self.kernel_weight is None or self.kernel_scales is None:
             return F.linear(x, self.dequantize().to(x.dtype))
-        out = torch.ops.aten._weight_int4pack_mm_for_cpu(
-            x.reshape(tokens, -1).bfloat16(), packed, self.group_size, scales.bfloat16()
-        )
-        return out.to(x.dtype).view(*x.shape[:-1], -1)
+        x_TI = x.reshape(-1, self.in_features).bfloat16()
+        out_TO = self._kernel(x_TI, self.kernel_weight, self.kernel_scales.bfloat16())
+        return out_TO.to(x.dtype).view(*x.shape[:-1], -1)
 
-    def _unpacked(self) -> Tensor:
-        """Return the (O, I) nibbles, uint8."""
-        return torch.cat((self.packed & 15, self.packed >> 4), dim=1)
+    def _kernel(self, x_TI: Tensor, weight: Tensor, scales_GO2: Tensor) -> Tensor:
+        return torch.ops.aten._weight_int4pack_mm_for_cpu(x_TI, weight, self.group_size, scales_GO2)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or cast (`to`, `bfloat16`, ...): another device doesn't know this kernel's order."""
+        if self.kernel_weight is not None and fn(torch.empty(0)).device.type != "cpu":
+            self.unpack()
+        super()._apply(fn, recurse)
+        self.pack()
+        return self
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Tensor], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name, tensor in zip(("packed", "scale", "zero"), self.plain(), strict=True):
+            destination[prefix + name] = tensor
+
+
+def _unpack(packed: Tensor) -> Tensor:
+    """Return the (O, I) nibbles, uint8."""
+    return torch.cat((packed & 15, packed >> 4), dim=1)
 
 
 def _as_scale(x: Tensor) -> Tensor:
