@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from collections.abc import Hashable, Sequence
@@ -75,7 +76,26 @@ def visible(raw: bytes) -> str:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
-        return "‹" + " ".join(f"{byte:02X}" for byte in raw) + "›"
+        return _hex(raw)
+    return _marked(text)
+
+
+def texts(tokens: Sequence[Token]) -> list[str]:
+    """Return how each token of an answer is shown: a character stands where its last byte comes."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    shown = []
+    for token in tokens:
+        text = decoder.decode(token.raw)
+        begun, _ = decoder.getstate()  # bytes of a character that the next token goes on with
+        shown.append(_marked(text) + (_hex(begun) if begun else ""))
+    return shown
+
+
+def _hex(raw: bytes) -> str:
+    return "‹" + " ".join(f"{byte:02X}" for byte in raw) + "›"
+
+
+def _marked(text: str) -> str:
     marked = text.replace("\n", "↵").replace("\t", "⇥").replace("\r", "␍")
     return "␣" * len(marked) if marked and not marked.strip(" ") else marked
 
@@ -83,7 +103,10 @@ def visible(raw: bytes) -> str:
 def render(tokens: Sequence[Token], language: Language) -> str:
     """Return the tab's HTML; everything that a model wrote in it is escaped."""
     loop = find_loop([token.raw for token in tokens])
-    spans = [_token(token, number, loop, language) for number, token in enumerate(tokens)]
+    spans = [
+        _token(token, text, number, loop, language)
+        for number, (token, text) in enumerate(zip(tokens, texts(tokens), strict=True))
+    ]
     return (
         f'<div class="mm-tokens" lang="{language}">{_legend(language)}'
         f'<div class="mm-columns"><div class="mm-text">{"".join(spans)}</div>'
@@ -97,14 +120,13 @@ def nothing(key: str, language: Language) -> str:
     return f'<div class="mm-tokens mm-nothing"><p>{escape(word(key, language))}</p></div>'
 
 
-def _token(token: Token, number: int, loop: Loop | None, language: Language) -> str:
+def _token(token: Token, shown: str, number: int, loop: Loop | None, language: Language) -> str:
     classes, mark = f"mm-token mm-band{band(token.logprob)}", ""
     if loop and loop.start <= number < loop.end:
         classes += " mm-copy"
     if loop and number == loop.start:
         text = escape(word("loop_mark", language))
         mark = f'<span class="mm-loop" data-at="{number + 1}">⟲ {text}</span>'
-    shown = visible(token.raw)
     line_break = "\n" if token.raw.endswith(b"\n") else ""
     detail = escape(json.dumps(_detail(token, number, language), ensure_ascii=False))
     label = escape(f"{shown}: {percent(math.exp(token.logprob))}")

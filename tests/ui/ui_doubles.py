@@ -1,0 +1,237 @@
+"""A tiny model that chats by heart, a slow backend, and pages in a real browser."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from doubles import tiny_config
+from minimind import checkpoint
+from minimind.inference.backend import TokenEvent
+from minimind.model import CausalLM
+from minimind.serve.registry import Registry
+from minimind.serve.run import Listening
+from minimind.serve.server import ServeSettings
+from minimind.tokenizer import train_tokenizer
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+PATIENCE = 120_000  # milliseconds; a shared machine may take long
+
+WHO, ME = "你是谁？", "我是小明，很高兴认识你。"
+WHERE, HOME = "你住在哪里？", "我住在山里，那里有一座庙。"
+EVIL = (
+    '<img src=x onerror="window.hacked=1"><script>window.hacked=2</script>'
+    "<b>粗</b> ![图](http://example.com/a.png) `<i>` 完"
+)
+WRITE, ENDLESS = "写网页", "一直说"
+LOOP = "天地山水"
+
+
+def need(*modules: str) -> None:
+    """Skip where a package is missing."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"the package {module} is not installed")
+
+
+def _chat(*turns: tuple[str, str]) -> list[dict[str, str]]:
+    return [
+        {"role": role, "content": text}
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+
+
+def train_to_chat(directory: Path, *, steps: int = 220) -> Path:
+    """Train a small model until it says its lines; one of them has no end."""
+    torch.manual_seed(0)
+    lines = [WHO, ME, WHERE, HOME, WRITE, ENDLESS, LOOP, EVIL]
+    tokenizer = train_tokenizer(lines * 3, vocab_size=400)
+    chats = [
+        _chat((WHO, ME), (WHERE, HOME)), _chat((WRITE, EVIL)), _chat((ENDLESS, LOOP * 40)),
+        _chat((WHO, ME), (ENDLESS, LOOP * 40)),
+    ]  # fmt: skip
+    rows = [tokenizer.render(messages) for messages in chats]
+    end = set(tokenizer.stop_ids)
+    taught = []
+    for row, messages in zip(rows, chats, strict=True):
+        endless = messages[-2]["content"] == ENDLESS
+        kept = [mask and not (endless and token in end)
+                for token, mask in zip(row.ids, row.mask, strict=True)]  # fmt: skip
+        taught.append((torch.tensor([row.ids]), torch.tensor([kept])))
+    model = CausalLM(tiny_config(
+        vocab_size=tokenizer.vocab_size, hidden_size=64, intermediate_size=128, head_dim=16,
+        max_position_embeddings=512,
+    ))  # fmt: skip
+    optimizer = torch.optim.AdamW(model.parameters(), lr=6e-3)
+    for step in range(steps):
+        loss = torch.zeros(())
+        for ids_BT, mask_BT in taught:
+            log_probs_BTV = model(ids_BT[:, :-1]).logits.log_softmax(-1)
+            own_BT = log_probs_BTV.gather(2, ids_BT[:, 1:, None])[..., 0]
+            loss = loss - own_BT[mask_BT[:, 1:]].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        optimizer.param_groups[0]["lr"] = 6e-3 * (1 - step / steps)
+        if loss.item() < 0.03:
+            break
+    assert loss.item() < 0.1, f"the double did not learn its lines: {loss.item():.2f}"
+    return checkpoint.save(directory, model=model.eval(), tokenizer=tokenizer)
+
+
+class Paced:
+    """A real backend whose thread sleeps after each token, as a slow machine's would."""
+
+    def __init__(self, backend: Any, *, per_second: float) -> None:
+        self._backend, self._seconds = backend, 1 / per_second
+        self.kind, self.context_length = backend.kind, backend.context_length
+        self.stats, self.close = backend.stats, backend.close
+
+    def submit(self, prompt: Any, params: Any, on_event: Any) -> Any:
+        def slowly(event: TokenEvent) -> None:
+            time.sleep(self._seconds)
+            on_event(event)
+
+        return self._backend.submit(prompt, params, slowly)
+
+
+def paced(registry: Registry, *, per_second: float) -> Registry:
+    served = {
+        model.id: dataclasses.replace(model, backend=Paced(model.backend, per_second=per_second))
+        for model in registry
+    }
+    return Registry(served)
+
+
+@contextlib.contextmanager
+def serving(registry: Registry, **settings: Any) -> Iterator[Any]:
+    """Serve a registry over a socket in this process."""
+    from serve_doubles import Running
+
+    server = Running(registry, Listening(drain=0.2), ServeSettings(**settings))
+    try:
+        yield server
+    finally:
+        server.stop()
+        server.join()
+
+
+class PagesBehind:
+    """The application `minimind ui` serves, in front of `url`, and browser pages that show it."""
+
+    def __init__(self, url: str, browser: Any, *, temperature: float = 0.0) -> None:
+        from minimind.ui.answering import Sampling
+        from minimind.ui.app import PageServer, bind, create_app
+        from minimind.ui.client import Server
+
+        sampling = Sampling(temperature=temperature, top_p=1.0, repetition_penalty=1.0,
+                            max_tokens=400)  # fmt: skip
+        self._browser = browser
+        self._sock = bind("127.0.0.1", 0)
+        self.address = f"http://127.0.0.1:{self._sock.getsockname()[1]}"
+        self._server = PageServer(create_app(Server(url=url), sampling=sampling))
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._sock]}, daemon=True
+        )
+
+    def __enter__(self) -> PagesBehind:
+        self._thread.start()
+        deadline = time.monotonic() + 30
+        while not self._server.started:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+        self._sock.close()
+
+    @contextlib.contextmanager
+    def open(self, *, locale: str = "en-US", scheme: str = "light") -> Iterator[Shown]:
+        """Open a page of its own session; it must not ask other hosts, nor throw."""
+        context = self._browser.new_context(
+            locale=locale, color_scheme=scheme, viewport={"width": 1280, "height": 860}
+        )
+        try:
+            yield from self._shown(context)
+        finally:
+            context.close()
+
+    def _shown(self, context: Any) -> Iterator[Shown]:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        foreign: list[str] = []
+        errors: list[str] = []
+        own = (self.address, "data:", "blob:")
+        page.on("request", lambda r: None if r.url.startswith(own) else foreign.append(r.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(self.address)
+        page.locator("#status p").wait_for()
+        yield Shown(page)
+        assert foreign == []
+        assert errors == []
+
+
+class Shown:
+    """A page, by what people see on it."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+
+    def send(self, text: str) -> None:
+        """Write a message; return when its answer has begun to be waited for."""
+        self.page.fill("#message textarea", text)
+        before = self.page.locator("#chat .user-row").count()
+        self.page.press("#message textarea", "Enter")
+        self.page.locator("#chat .user-row").nth(before).wait_for()
+
+    def finish(self) -> None:
+        """Wait until the answer is over."""
+        self.page.wait_for_function(
+            "document.querySelector('#send')?.offsetParent && "
+            "!document.querySelector('#stop')?.offsetParent && "
+            "!/answering|正在回答/.test(document.querySelector('#figures').innerText)"
+        )
+
+    def ask(self, text: str) -> str:
+        self.send(text)
+        self.finish()
+        return self.answers()[-1]
+
+    def answers(self) -> list[str]:
+        rows = self.page.locator("#chat .bot-row .message-content")
+        return [text.strip() for text in rows.all_inner_texts()]
+
+    def questions(self) -> list[str]:
+        rows = self.page.locator("#chat .user-row .message-content")
+        return [text.strip() for text in rows.all_inner_texts()]
+
+    def wait_for_text(self, characters: int) -> None:
+        """Wait until the last answer has so many characters."""
+        self.page.wait_for_function(
+            "n => [...document.querySelectorAll('#chat .bot-row .message-content')]"
+            ".at(-1)?.innerText.length >= n",
+            arg=characters,
+        )
+
+    def tab(self, number: int) -> None:
+        self.page.locator("#tabs button[role=tab]").nth(number).click()
+
+    def figures(self) -> str:
+        return self.page.locator("#figures").inner_text().strip()
