@@ -81,7 +81,7 @@ class OwnServer:
         for adapter in args.adapter:
             flags += ["--adapter", adapter]
         self.url: str | None = None
-        self._bound, self._ready = threading.Event(), threading.Event()
+        self._bound, self._ready, self._ended = (threading.Event() for _ in range(3))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "minimind.cli.ui_server", *args.models, *flags],
             stdin=subprocess.PIPE,
@@ -99,8 +99,8 @@ class OwnServer:
                 self._bound.set()
             elif line.startswith("ready after "):
                 self._ready.set()
-        self._bound.set()  # its end; nobody should wait any longer
-        self._ready.set()
+        for event in (self._ended, self._bound, self._ready):  # nobody should wait any longer
+            event.set()
 
     def wait_until_bound(self) -> str:
         """Return the address of its /v1.
@@ -126,7 +126,7 @@ class OwnServer:
 
     def check(self) -> None:
         """Raise where it has ended."""
-        if self._process.poll() is not None or not self._process.stdout:
+        if self._ended.is_set():
             self._fail()
 
     def _fail(self) -> None:
