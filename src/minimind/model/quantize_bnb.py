@@ -15,17 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minimind.errors import CheckpointError, require
+from minimind.errors import CheckpointError, ConfigError, require
 
 METHODS = ("bnb-int8", "bnb-nf4")
 OUTLIER = 6.0
 """LLM.int8 multiplies activation columns beyond this in 16 bits: its paper's figure."""
 
-State = dict[str, Tensor]
+BLOCK, CPU_ROWS = 64, 32
+"""nf4: weights that share a scale; rows that its CPU kernel packs together."""
 
 
 def converter(method: str) -> Callable[[nn.Linear], nn.Module]:
     """Return what turns a plain layer into bitsandbytes' layer of `method`.
+
+    The converter raises ConfigError for a shape that bitsandbytes' CPU kernel can't multiply with.
 
     Raises:
         MissingExtraError: bitsandbytes is not installed.
@@ -40,6 +43,11 @@ def converter(method: str) -> Callable[[nn.Linear], nn.Module]:
 
     def nf4(linear: nn.Linear) -> nn.Module:
         weight = linear.weight.detach()
+        if weight.shape[0] % CPU_ROWS or weight.shape[1] % BLOCK:
+            raise ConfigError(
+                f"bnb-nf4: a matrix is {weight.shape[0]} x {weight.shape[1]}; bitsandbytes' CPU "
+                f"kernel wants multiples of {CPU_ROWS} and {BLOCK}. Use int4 or bnb-int8"
+            )
         quantized = bnb.nn.Params4bit(
             weight, requires_grad=False, quant_type="nf4", compress_statistics=False
         )

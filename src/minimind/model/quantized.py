@@ -1,6 +1,6 @@
 """Matrices of 8 and 4 bits in place of `nn.Linear` and `nn.Embedding`: weights only.
 
-Activations are not quantised; scales have the dtype that the model computes in.
+Activations are not quantised.
 
 Which product is taken was chosen by CPU time, one thread, 4096 x 512 (ms, for 1 / 16 / 128 tokens):
 
@@ -30,6 +30,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minimind.model.layers import is_single_compiled, materialised
+
 KERNEL_TOKENS = 16
 _ROWS_MULTIPLE = 16
 """The int4 kernel packs so many rows together."""
@@ -43,7 +45,7 @@ class QuantizedMatrix(nn.Module):
     in_features: int
 
     def dequantize(self) -> Tensor:
-        """Return the (O, I) matrix that this stands for, in the dtype of its scales."""
+        """Return the (O, I) matrix that this stands for."""
         raise NotImplementedError
 
     def product(self, x: Tensor) -> Tensor:
@@ -96,10 +98,9 @@ class Int8Linear(QuantizedMatrix):
         """Return `x W^T`, (..., O), in the dtype of `x`."""
         tokens = x.numel() // self.in_features
         scale_O = self.scale.to(x.dtype)
-        if x.device.type == "cpu" and tokens == 1 and torch.compiler.is_compiling():
-            # Inductor makes one loop of this that reads memory at its full rate (docs/LOG.md).
-            out_O = (self.weight.to(x.dtype) * x.reshape(-1)).sum(-1) * scale_O
-            return out_O.view(*x.shape[:-1], -1)
+        if is_single_compiled(x):  # one loop over the matrix, as in `layers.project`
+            out_O = (self.weight.float() * materialised(x)).sum(-1) * scale_O
+            return out_O.to(x.dtype).view(*x.shape[:-1], -1)
         if x.device.type == "cpu" and x.dtype == torch.bfloat16 and tokens <= KERNEL_TOKENS:
             out = torch.ops.aten._weight_int8pack_mm(x.reshape(tokens, -1), self.weight, scale_O)
             return out.view(*x.shape[:-1], -1)
@@ -124,7 +125,7 @@ class Int4Linear(QuantizedMatrix):
 
     Args:
         packed: (O, I / 2) uint8.
-        scale_OG: (O, G), of the dtype that is computed in.
+        scale_OG: (O, G), of values that bf16 holds, as the kernel wants.
         zero_OG: (O, G), likewise.
         bias_O: (O,) or None.
     """
@@ -164,14 +165,15 @@ class Int4Linear(QuantizedMatrix):
         half = weight_OI.shape[1] // 2
         w_OGg = weight_OI.detach().float().unflatten(1, (-1, group_size))
         low_OG1, high_OG1 = w_OGg.amin(-1, keepdim=True), w_OGg.amax(-1, keepdim=True)
-        scale_OG1 = _as_scale((high_OG1 - low_OG1) / 15)
+        step_OG1 = (high_OG1 - low_OG1) / 15
         # Nibbles 0 to 15 are -8 to 7: the middle lies half a step below the zero.
-        zero_OG1 = ((high_OG1 + low_OG1 + scale_OG1) / 2).bfloat16().float()
+        zero_OG1 = ((high_OG1 + low_OG1 + step_OG1) / 2).bfloat16().float()
+        scale_OG1 = _as_scale(step_OG1)
         q_OGg = ((w_OGg - zero_OG1) / scale_OG1).round() + 8
         q_OI = q_OGg.clamp(0, 15).flatten(1).to(torch.uint8)
         packed = q_OI[:, :half] | (q_OI[:, half:] << 4)
-        dtype, bias = weight_OI.dtype, None if bias_O is None else bias_O.detach()
-        return cls(packed, scale_OG1[..., 0].to(dtype), zero_OG1[..., 0].to(dtype), bias)
+        scale_OG, zero_OG = (t[..., 0].bfloat16() for t in (scale_OG1, zero_OG1))
+        return cls(packed, scale_OG, zero_OG, None if bias_O is None else bias_O.detach())
 
     def pack(self) -> None:
         """Put the weights in the kernel's order, on a CPU; does nothing if they are."""
@@ -180,7 +182,8 @@ class Int4Linear(QuantizedMatrix):
         packed, scale_OG, zero_OG = self.plain()
         nibbles_OI = _unpack(packed).to(torch.int32)
         self.kernel_weight = torch.ops.aten._convert_weight_to_int4pack_for_cpu(nibbles_OI, 1)
-        self.kernel_scales = torch.stack((scale_OG, zero_OG), -1).transpose(0, 1).contiguous()
+        scales_OG2 = torch.stack((scale_OG, zero_OG), -1).bfloat16()
+        self.kernel_scales = scales_OG2.transpose(0, 1).contiguous()
         self.packed = self.scale = self.zero = None
 
     def unpack(self) -> None:
@@ -196,7 +199,7 @@ class Int4Linear(QuantizedMatrix):
         assert self.kernel_scales is not None
         # The kernel's order differs between processors. It says itself which nibble is where: with
         # scales of 1 and zeros of 0, its product with the identity is the nibbles less 8.
-        units = torch.ones_like(self.kernel_scales, dtype=torch.bfloat16)
+        units = torch.ones_like(self.kernel_scales)
         units[..., 1] = 0
         identity = torch.eye(self.in_features, dtype=torch.bfloat16)
         nibbles_IO = self._kernel(identity, self.kernel_weight, units) + 8
@@ -206,9 +209,9 @@ class Int4Linear(QuantizedMatrix):
         return left | (right << 4), scale_OG.contiguous(), zero_OG.contiguous()
 
     def dequantize(self) -> Tensor:
-        """Return the (O, I) matrix that this stands for, in the dtype of its scales."""
+        """Return the (O, I) matrix that this stands for, in fp32."""
         packed, scale_OG, zero_OG = self.plain()
-        q_OGg = _unpack(packed).unflatten(1, (-1, self.group_size)).to(scale_OG.dtype)
+        q_OGg = _unpack(packed).unflatten(1, (-1, self.group_size)).float()
         return ((q_OGg - 8) * scale_OG[..., None] + zero_OG[..., None]).flatten(1)
 
     def product(self, x: Tensor) -> Tensor:
@@ -216,17 +219,19 @@ class Int4Linear(QuantizedMatrix):
         if self.kernel_weight is None or self.kernel_scales is None:
             return F.linear(x, self.dequantize().to(x.dtype))
         x_TI = x.reshape(-1, self.in_features).bfloat16()
-        out_TO = self._kernel(x_TI, self.kernel_weight, self.kernel_scales.bfloat16())
+        out_TO = self._kernel(x_TI, self.kernel_weight, self.kernel_scales)
         return out_TO.to(x.dtype).view(*x.shape[:-1], -1)
 
     def _kernel(self, x_TI: Tensor, weight: Tensor, scales_GO2: Tensor) -> Tensor:
         return torch.ops.aten._weight_int4pack_mm_for_cpu(x_TI, weight, self.group_size, scales_GO2)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move or cast (`to`, `bfloat16`, ...): another device doesn't know this kernel's order."""
-        if self.kernel_weight is not None and fn(torch.empty(0)).device.type != "cpu":
+        """Move or cast (`to`, `float`, ...): other devices don't know this kernel's order."""
+        if fn(torch.empty(0)).device.type != "cpu" and self.kernel_weight is not None:
             self.unpack()
+        kernel_scales = self.kernel_scales
         super()._apply(fn, recurse)
+        self.kernel_scales = kernel_scales  # bf16 in whatever dtype the activations are
         self.pack()
         return self
 
