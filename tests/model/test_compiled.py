@@ -53,11 +53,13 @@ def test_a_stream_is_the_same_and_more_rows_take_the_plain_step() -> None:
     assert Engine(model).generate(prompts, params) == streamed
 
 
-def test_a_full_cache_is_an_error_and_lengths_are_rounded_up_to_the_context() -> None:
+def test_a_full_cache_is_an_error_and_caches_that_are_compiled_for_are_alike() -> None:
     model = random_model(tiny_config()).eval()
     model.set_compiled_decoding()
     context = model.config.max_position_embeddings
-    assert new_cache(model, batch_size=1, max_length=3).max_length == min(context, 512)
+    for rows, length in ((1, 3), (1, context), (4, context)):
+        assert new_cache(model, batch_size=rows, max_length=length).max_length > context
+    assert new_cache(model, batch_size=4, max_length=3).max_length == 3
     cache = KVCache(model.config, batch_size=1, max_length=4)
     prefill(model, cache, [[5, 6, 7, 8]])
     with pytest.raises(ConfigError, match="max_length = 4"):

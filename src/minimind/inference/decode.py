@@ -18,7 +18,7 @@ from minimind.inference.backend import TokenEvent
 from minimind.inference.sampling import SamplingParams
 from minimind.inference.scored import ScoredModel
 from minimind.model import CausalLM, KVCache
-from minimind.model.compiled import LENGTH_MULTIPLE
+from minimind.model.compiled import compiled_length
 
 FinishReason = Literal["stop", "length", "context"]
 
@@ -77,24 +77,22 @@ def decode_one(model: CausalLM, cache: KVCache, ids_B: Tensor) -> Tensor:
     return model(ids_B[:, None], cache=cache, logits="last").logits[:, -1]
 
 
-def compile_decoding(model: CausalLM, *, max_length: int | None = None) -> None:
+def compile_decoding(model: CausalLM) -> None:
     """Compile the step of a single row now (`model.compiled`) instead of at its first token.
 
     Args:
         model: in eval mode.
-        max_length: of the caches that will be used; None: the model's context.
     """
     model.set_compiled_decoding()
-    length = max_length or model.config.max_position_embeddings
-    cache = new_cache(model, batch_size=1, max_length=length)
+    cache = new_cache(model, batch_size=1, max_length=model.config.max_position_embeddings)
     decode_one(model, cache, torch.zeros(1, dtype=torch.int64, device=cache.device))
 
 
 def new_cache(model: CausalLM, *, batch_size: int, max_length: int) -> KVCache:
     """Return an empty cache for `batch_size` rows of at most `max_length` tokens."""
-    if model.compiled_step is not None:
-        rounded = -(-max_length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
-        max_length = min(rounded, max(max_length, model.config.max_position_embeddings))
+    context = model.config.max_position_embeddings
+    if model.compiled_step is not None and (batch_size == 1 or max_length == context):
+        max_length = compiled_length(context)
     weight = model.output_weight
     return KVCache(
         model.config,

@@ -4,8 +4,9 @@ Reading the weights is what a single token costs. Compiled, a matrix times one v
 own loop, which reads memory at 50-76 % of the machine's rate where the library's product reads at
 27-33 % (`layers.project`), and nothing is spent on launching some 400 small operations.
 
-The shapes never change: the whole cache is attended to, masked, so there is one compilation a cache
-length (about 20 s; torch keeps it on disk for the next start).
+What is read of the cache grows in steps of `LENGTH_STEP` slots, masked, and its length is a symbol
+to the compiler: one compilation serves every length (about 20 s; torch keeps it on disk for the
+next start).
 
 Axes: B batch (1), T query (1), S key, G kv heads, K head dim, V vocabulary.
 """
@@ -25,8 +26,17 @@ from minimind.model.rope import rotary_tables
 if TYPE_CHECKING:
     from minimind.model.transformer import CausalLM
 
-LENGTH_MULTIPLE = 512
-"""Caches are made this long or a multiple of it, so that few lengths are compiled."""
+LENGTH_STEP = 64
+
+
+def compiled_length(context: int) -> int:
+    """Return how long a cache must be for one compilation to serve all of it.
+
+    All caches alike, since strides are compiled in; and one slot more than is ever read, since a
+    buffer read whole is another layout than a part of one.
+    """
+    return -(-context // LENGTH_STEP) * LENGTH_STEP + 1
+
 
 Buffers = list[Tensor]
 
@@ -41,9 +51,8 @@ class CompiledStep:
     def __init__(self, model: CausalLM) -> None:
         self._model = model
         self._windows = [model.config.window_of(i) for i in range(model.config.num_hidden_layers)]
-        self._step: Callable[..., Tensor] = torch.compile(
-            self._forward, dynamic=False, fullgraph=True
-        )
+        # The guards on the modules stay (0.3 ms of 5): two models share this function's code.
+        self._step: Callable[..., Tensor] = torch.compile(self._forward, fullgraph=True)
 
     @torch.no_grad()
     def __call__(self, cache: KVCache, ids_B: Tensor) -> Tensor:
@@ -58,9 +67,21 @@ class CompiledStep:
         """
         cache.begin(1)
         position_BT = cache.lengths[:, None].to(cache.device)
-        logits_BV = self._step(ids_B[:, None], position_BT, *cache.buffers())
+        keys, values = (self._read_slots(buffers, cache) for buffers in cache.buffers())
+        logits_BV = self._step(ids_B[:, None], position_BT, keys, values)
         cache.advance(1)
         return logits_BV
+
+    def _read_slots(self, buffers: Buffers, cache: KVCache) -> Buffers:
+        """Return the slots that may hold a token; a ring is read whole."""
+        needed = (int(cache.lengths[0]) // LENGTH_STEP + 1) * LENGTH_STEP
+        parts = []
+        for buffer, window in zip(buffers, self._windows, strict=True):
+            part = buffer[:, :, :needed] if window is None else buffer
+            if window is None and needed < buffer.shape[2]:
+                torch._dynamo.maybe_mark_dynamic(part, 2)
+            parts.append(part)
+        return parts
 
     def _forward(
         self, ids_BT: Tensor, position_BT: Tensor, keys: Buffers, values: Buffers
