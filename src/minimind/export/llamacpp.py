@@ -81,6 +81,11 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "llama_batch_free": (None, [_Batch]),
     "llama_decode": (_I, [_P, _Batch]),
     "llama_get_logits_ith": (ctypes.POINTER(ctypes.c_float), [_P, _I]),
+    "ggml_threadpool_params_init": (None, [_P, ctypes.c_int]),
+    "ggml_threadpool_new": (_P, [_P]),
+    "ggml_threadpool_free": (None, [_P]),
+    "llama_attach_threadpool": (None, [_P, _P, _P]),
+    "llama_detach_threadpool": (None, [_P]),
     "llama_adapter_lora_init": (_P, [_P, ctypes.c_char_p]),
     "llama_set_adapters_lora": (
         _I, [_P, ctypes.POINTER(_P), ctypes.c_size_t, ctypes.POINTER(ctypes.c_float)]
@@ -198,6 +203,20 @@ def new_context(
         lib.llama_model_free(model)
         raise CheckpointError(f"llama.cpp can't run the model: {last_messages()}")
     return context
+
+
+def attach_threads(context: int, threads: int) -> int:
+    """Give a context threads that stay between decodes; return the pool, to be freed after it.
+
+    Without them llama.cpp starts and ends its threads at every token (0.6 ms of 3.4 at 64M, q4_0).
+    """
+    lib = library()
+    settings = _Struct()  # ggml_threadpool_params: 512 bytes of CPU mask, then five small numbers
+    ctypes.resize(settings, 1024)
+    lib.ggml_threadpool_params_init(ctypes.byref(settings), threads)
+    pool = lib.ggml_threadpool_new(ctypes.byref(settings))
+    lib.llama_attach_threadpool(context, pool, pool)
+    return pool
 
 
 class LlamaCpp:

@@ -22,7 +22,13 @@ import torch
 from torch import Tensor
 
 from minimind.errors import ConfigError, RunError
-from minimind.export.llamacpp import last_messages, library, load_model, new_context
+from minimind.export.llamacpp import (
+    attach_threads,
+    last_messages,
+    library,
+    load_model,
+    new_context,
+)
 from minimind.inference.batch import ALONE_TOKENS
 from minimind.inference.batching import BatchBackend
 
@@ -83,6 +89,7 @@ class LlamaRows:
             self._model, n_ctx=count * self.context, n_batch=self._batch_tokens,
             threads=threads, sequences=count, exact=exact,
         )  # fmt: skip
+        self._threads = attach_threads(self._context, threads)
         self._memory = lib.llama_get_memory(self._context)
         self._batch = lib.llama_batch_init(self._batch_tokens, 0, 1)
         self._sequences = list(range(count))
@@ -130,7 +137,9 @@ class LlamaRows:
     def close(self) -> None:
         """Free model and memory."""
         self._lib.llama_batch_free(self._batch)
+        self._lib.llama_detach_threadpool(self._context)
         self._lib.llama_free(self._context)
+        self._lib.ggml_threadpool_free(self._threads)
         self._lib.llama_model_free(self._model)
 
     def _decode(self, tokens: Sequence[tuple[int, int, int, bool]]) -> list[np.ndarray]:
