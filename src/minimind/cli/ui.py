@@ -130,7 +130,8 @@ class OwnServer:
             self._fail()
 
     def _fail(self) -> None:
-        code = self._process.wait()
+        self.end()
+        code = self._process.returncode
         message = f"the server ended (exit code {code}); it says why above"
         raise UserError(message) if code == UserError.exit_code else RunError(message)
 
@@ -181,14 +182,22 @@ def _key(variable: str | None) -> str | None:
 
 
 @contextmanager
-def _running(app_server: PageServer, sock: socket.socket) -> Iterator[threading.Thread]:
-    thread = threading.Thread(target=app_server.run, kwargs={"sockets": [sock]}, daemon=True)
-    thread.start()
+def _running(page: PageServer, sock: socket.socket) -> Iterator[threading.Event]:
+    """Run the page on a thread; the event is set when it has ended."""
+    ended = threading.Event()
+
+    def run() -> None:
+        try:
+            page.run(sockets=[sock])
+        finally:
+            ended.set()
+
+    threading.Thread(target=run, daemon=True).start()
     try:
-        yield thread
+        yield ended
     finally:
-        app_server.should_exit = True
-        thread.join(5)
+        page.should_exit = True
+        ended.wait(5)  # Thread.join would return at once after a Ctrl-C that came within it
 
 
 def _first_token(server: Server) -> None:
@@ -241,9 +250,9 @@ def _show(
         print(f"warning: --host {args.host}: whoever reaches this machine can use the page and, "
               "through it, the server", file=sys.stderr)  # fmt: skip
     page = PageServer(create_app(server, loopback_only=local))
-    with sock, _running(page, sock) as thread:
-        while not page.started and thread.is_alive():
-            time.sleep(0.01)
+    with sock, _running(page, sock) as ended:
+        while not page.started and not ended.wait(0.01):
+            pass
         address = f"http://{args.host}:{sock.getsockname()[1]}"
         print(f"page: {address} ({seconds()}); Ctrl-C ends it", flush=True)
         if args.open:
@@ -256,7 +265,6 @@ def _show(
             print(f"first token: {seconds()}; server: {server.url}", flush=True)
         else:
             print(f"server: {server.url}", flush=True)
-        while thread.is_alive():
-            thread.join(0.5)
+        while not ended.wait(0.5):
             if own:
                 own.check()

@@ -17,11 +17,15 @@ PATIENCE = 10.0
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1024):  # not sys.stdin: its lock would hold up the interpreter's end
+        pass
     threading.Timer(PATIENCE, os._exit, (1,)).start()
     signal.raise_signal(signal.SIGTERM)
 
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    sys.exit(main(["serve", *sys.argv[1:]]))
+    code = main(["serve", *sys.argv[1:]])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # nothing is left to be done, and no thread of a library can hold up the end
