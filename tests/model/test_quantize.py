@@ -78,6 +78,18 @@ def test_products_are_those_of_the_weights_they_stand_for(dtype, tokens):
         assert relative_error(found, expected) < (1e-6 if exact else 0.01)
 
 
+@pytest.mark.parametrize("in_features", [24, 40, 64])
+def test_int8_at_an_odd_address_or_of_odd_rows_does_not_crash_the_kernel(in_features):
+    made = Int8Linear.of(weight(64, in_features))
+    mapped = torch.zeros(64 * in_features + 64, dtype=torch.int8)[1 : 64 * in_features + 1]
+    made.weight = mapped.view(64, in_features).copy_(made.weight)
+    made.pack()
+    made.to(torch.bfloat16)
+    x = torch.randn(8, in_features, dtype=torch.bfloat16)
+    expected = x.double() @ made.dequantize().double().T
+    assert relative_error(made(x), expected) < 0.01
+
+
 def test_int8_errs_by_half_a_step_of_its_row_at_most():
     w = weight()
     w[3] = 0  # a row of zeros has no scale of its own

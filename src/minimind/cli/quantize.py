@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from minimind.eval.quantisation import Cost
 
 METHODS = Literal["int8", "int4", "bnb-int8", "bnb-nf4"]
-HEADINGS = (
-    "weights", "disk MB", "memory MB", "bits/byte", "change % [95 %]", "tokens/s",
-    "compiled",
-)  # fmt: skip
+HEADINGS = ("weights", "disk MB", "RAM MB", "bits/B", "change % [95 %]", "tok/s", "compiled")
 
 
 class Say(Protocol):
@@ -182,11 +179,14 @@ def _cells(cost: Cost) -> list[str]:
 
 
 def _table(costs: Sequence[Cost]) -> Table:
-    table = Table()
-    for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
-    for cost in costs:
-        table.add_row(*_cells(cost))
+    table = Table(padding=(0, 0))
+    rows = [_cells(cost) for cost in costs]
+    shown = [column for column in range(len(HEADINGS)) if any(row[column] for row in rows)]
+    for column in shown:
+        justify = "right" if column else "left"
+        table.add_column(HEADINGS[column], justify=justify, no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[column] for column in shown))
     return table
 
 

@@ -186,9 +186,9 @@ def check_plain(model: CausalLM) -> None:
 
 
 def pack(model: nn.Module) -> None:
-    """Put the nibbles in the order of this processor's kernel, once they are in place."""
+    """Put the weights where and as this processor's kernels want them, once they are loaded."""
     for module in model.modules():
-        if isinstance(module, Int4Linear):
+        if isinstance(module, Int4Linear | Int8Linear):
             module.pack()
 
 

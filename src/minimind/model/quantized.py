@@ -33,6 +33,8 @@ from torch.nn import functional as F
 from minimind.model.layers import is_single_compiled, materialised
 
 KERNEL_TOKENS = 16
+_ALIGNED = 16
+"""torch's int8 kernel reads so many weights at once, from such an address only: others crash it."""
 _ROWS_MULTIPLE = 16
 """The int4 kernel packs so many rows together."""
 
@@ -90,6 +92,11 @@ class Int8Linear(QuantizedMatrix):
         bias = None if bias_O is None else bias_O.detach()
         return cls(q_OI, scale_O.to(weight_OI.dtype), bias)
 
+    def pack(self) -> None:
+        """Move weights that lie at an odd address, as those in a mapped file may."""
+        if self.weight.device.type == "cpu" and self.weight.data_ptr() % _ALIGNED:
+            self.weight = self.weight.clone()
+
     def dequantize(self) -> Tensor:
         """Return the (O, I) matrix that this stands for, in the dtype of its scales."""
         return self.weight.to(self.scale.dtype) * self.scale[:, None]
@@ -101,7 +108,8 @@ class Int8Linear(QuantizedMatrix):
         if is_single_compiled(x):  # one loop over the matrix, as in `layers.project`
             out_O = (self.weight.float() * materialised(x)).sum(-1) * scale_O
             return out_O.to(x.dtype).view(*x.shape[:-1], -1)
-        if x.device.type == "cpu" and x.dtype == torch.bfloat16 and tokens <= KERNEL_TOKENS:
+        few = tokens <= KERNEL_TOKENS and self.in_features % _ALIGNED == 0
+        if few and x.device.type == "cpu" and x.dtype == torch.bfloat16:
             out = torch.ops.aten._weight_int8pack_mm(x.reshape(tokens, -1), self.weight, scale_O)
             return out.view(*x.shape[:-1], -1)
         return F.linear(x, self.weight.to(x.dtype)) * scale_O
