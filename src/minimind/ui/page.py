@@ -31,6 +31,8 @@ def theme() -> themes.Base:
         font=FONTS,
         font_mono=("ui-monospace", "Consolas", "monospace"),
     ).set(
+        body_background_fill="*neutral_50",
+        input_border_width="1px",
         block_title_background_fill="transparent",
         block_title_background_fill_dark="transparent",
         block_title_text_color="*body_text_color",
