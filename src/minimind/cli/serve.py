@@ -47,6 +47,8 @@ class Args:
         device: auto takes a GPU where there is one.
         dtype: of the weights; auto keeps what was saved.
         threads: of llama.cpp; by default as many as there are cores.
+        compile: torch on a CPU: 2-3 times the speed for an answer that runs alone. Ready about 20 s
+            later for each model, and it needs a C++ compiler.
         log_requests: write a line for each request.
     """
 
@@ -69,6 +71,7 @@ class Args:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int | None = None
+    compile: bool = False
     log_requests: bool = False
 
 
@@ -140,6 +143,7 @@ def _load_settings(args: Args) -> LoadSettings:
         queue=args.queue,
         threads=args.threads,
         tokenizer=args.tokenizer,
+        compile=args.compile,
     )
 
 

@@ -41,6 +41,7 @@ class LoadSettings:
         queue: answers that wait, in each model.
         threads: of llama.cpp; None: as many as there are cores.
         tokenizer: directory with the tokenizer of .gguf files; None: the file's own vocabulary.
+        compile: of the torch backend: the step of an answer that runs alone (`model.compiled`).
     """
 
     backend: BackendKind = "torch"
@@ -50,6 +51,7 @@ class LoadSettings:
     queue: int = 64
     threads: int | None = None
     tokenizer: str | None = None
+    compile: bool = False
 
 
 def split_name(given: str) -> tuple[str, str]:
@@ -137,8 +139,11 @@ class Loader:
         parent: str | None = None,
     ) -> Served:
         from minimind.inference.batching import TorchBackend
+        from minimind.inference.decode import compile_decoding
 
         model.eval().requires_grad_(False)
+        if self._settings.compile:
+            compile_decoding(model)
         backend = TorchBackend(model, slots=self._settings.slots, queue_limit=self._settings.queue)
         identity = f"{checkpoint.fingerprint(directory)} {self._settings.dtype}"
         return _served(
