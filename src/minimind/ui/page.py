@@ -32,6 +32,8 @@ def theme() -> themes.Base:
         font_mono=("ui-monospace", "Consolas", "monospace"),
     ).set(
         body_background_fill="*neutral_50",
+        body_text_color_subdued="*neutral_500",  # the theme's own is too pale to be read
+        body_text_color_subdued_dark="*neutral_400",
         input_border_width="1px",
         block_title_background_fill="transparent",
         block_title_background_fill_dark="transparent",
