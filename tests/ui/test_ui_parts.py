@@ -9,6 +9,7 @@ import math
 import re
 import string
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -156,6 +157,12 @@ def test_addresses_of_servers():
 # Against servers
 
 
+def result_of(coroutine):
+    """Run a coroutine on a thread of its own: Playwright keeps a loop on the one of the tests."""
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(asyncio.run, coroutine).result()
+
+
 def answered(url, conversation, sampling, *, key=None):
     """Have the last turn answered."""
 
@@ -164,7 +171,7 @@ def answered(url, conversation, sampling, *, key=None):
         async for _ in answer(server, conversation, conversation.turns[-1], sampling):
             pass
 
-    asyncio.run(run())
+    result_of(run())
     return conversation.turns[-1]
 
 
@@ -254,7 +261,7 @@ def test_a_server_without_log_probabilities_still_answers():
         turn = answered(url, Conversation(turns=[Turn(user=WHO, model="m")]), GREEDY)
         assert (turn.answer, turn.tokens, turn.finish, turn.error) == ("你好", [], "stop", None)
         with pytest.raises(ServerError, match="no list of models") as caught:
-            asyncio.run(Server(url=url).models())
+            result_of(Server(url=url).models())
         assert caught.value.kind == "foreign"
 
 
@@ -262,6 +269,6 @@ def test_adapters_say_whose_they_are(chatty):
     from minimind.ui.client import Model
     from minimind.ui.models import choices
 
-    assert [model.id for model in asyncio.run(Server(url=chatty.url).models())] == ["mini"]
+    assert [model.id for model in result_of(Server(url=chatty.url).models())] == ["mini"]
     cards = [Model(id="base"), Model(id="poet", parent="base")]
     assert choices(cards, "en") == (("base", "base"), ("poet (adapter of base)", "poet"))

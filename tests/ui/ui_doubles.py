@@ -25,12 +25,15 @@ from minimind.serve.server import ServeSettings
 from minimind.tokenizer import train_tokenizer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CONTEXT = 512
+"""Of the test model."""
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 PATIENCE = 120_000  # milliseconds; a shared machine may take long
 
+SYSTEM = "你是小明。"
 WHO, ME = "你是谁？", "我是小明，很高兴认识你。"
 WHERE, HOME = "你住在哪里？", "我住在山里，那里有一座庙。"
 EVIL = (
@@ -64,6 +67,7 @@ def train_to_chat(directory: Path, *, steps: int = 220) -> Path:
     chats = [
         _chat((WHO, ME), (WHERE, HOME)), _chat((WRITE, EVIL)), _chat((ENDLESS, LOOP * 40)),
         _chat((WHO, ME), (ENDLESS, LOOP * 40)),
+        [{"role": "system", "content": SYSTEM}, *_chat((WHO, ME), (WHERE, HOME))],
     ]  # fmt: skip
     rows = [tokenizer.render(messages) for messages in chats]
     end = set(tokenizer.stop_ids)
@@ -75,7 +79,7 @@ def train_to_chat(directory: Path, *, steps: int = 220) -> Path:
         taught.append((torch.tensor([row.ids]), torch.tensor([kept])))
     model = CausalLM(tiny_config(
         vocab_size=tokenizer.vocab_size, hidden_size=64, intermediate_size=128, head_dim=16,
-        max_position_embeddings=512,
+        max_position_embeddings=CONTEXT,
     ))  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters(), lr=6e-3)
     for step in range(steps):
