@@ -56,6 +56,8 @@ class Args:
     """plain; document-mask: packed rows with boundaries; muon: our default optimizer; these two
     only for ours in bf16, compiled. huge-pages: transformers in bf16, compiled, with the pages that
     ours always asks for (`cli/huge_pages.py`)."""
+    attention: str = "auto"
+    """Of ours: auto, sdpa, eager."""
     rounds: int = 5
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None
@@ -73,6 +75,7 @@ class Spec:
     variant: str
     device: str
     threads: int | None
+    attention: str
 
     @property
     def huge_pages(self) -> bool:
@@ -101,7 +104,7 @@ def specs(args: Args, model: str, device: str) -> list[Spec]:
     """Return the configurations of one model."""
     made = [
         Spec(model=model, system=system, precision="fp32", mode="eager", variant="plain",
-             device=device, threads=args.threads)
+             device=device, threads=args.threads, attention=args.attention)
         for system in ("textbook", "transformers") if system in args.systems
     ]  # fmt: skip
     others = [system for system in args.systems if system != "textbook"]
@@ -112,7 +115,8 @@ def specs(args: Args, model: str, device: str) -> list[Spec]:
             if variant == "plain" or special:
                 made.append(
                     Spec(model=model, system=system, precision=precision, mode=mode,
-                         variant=variant, device=device, threads=args.threads)
+                         variant=variant, device=device, threads=args.threads,
+                         attention=args.attention)
                 )  # fmt: skip
     return list(dict.fromkeys(made))
 
@@ -190,6 +194,7 @@ def ours(spec: Spec, config: Any, ids: Any) -> Callable[[], None]:
     from minimind.train import NextToken, Trainer, build_optimizer, build_schedule
 
     model = CausalLM(config).to(spec.device)
+    model.set_attention(spec.attention)
     optim = OptimConfig(
         kind="muon" if spec.variant == "muon" else "adamw", lr=1e-3, schedule="constant"
     )
@@ -198,7 +203,9 @@ def ours(spec: Spec, config: Any, ids: Any) -> Callable[[], None]:
         objective=NextToken(),
         optimizer=build_optimizer(model, optim),
         schedule=build_schedule(optim, steps=1000),
-        config=TrainConfig(precision=spec.precision, compile=spec.mode == "compiled"),
+        config=TrainConfig(
+            precision=spec.precision, compile=spec.mode == "compiled", attention=spec.attention
+        ),
         steps=1000,
     )
     positions = documents = None

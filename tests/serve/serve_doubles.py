@@ -7,7 +7,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -66,7 +66,21 @@ def train_by_heart(directory: Path, *, steps: int = 150) -> Path:
     texts = [(row.ids, row.mask) for row in rows]
     story = [0, *tokenizer.encode(STORY), 0]
     texts.append((story, [False] + [True] * (len(story) - 1)))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    teach(model, texts, steps=steps, lr=5e-3, enough=0.02, at_most=0.3)
+    return checkpoint.save(directory, model=model.eval(), tokenizer=tokenizer)
+
+
+def teach(
+    model: CausalLM,
+    texts: Sequence[tuple[Sequence[int], Sequence[bool]]],
+    *,
+    steps: int,
+    lr: float,
+    enough: float,
+    at_most: float,
+) -> None:
+    """Train until the masked tokens of every (ids, mask) are known: a summed loss of `enough`."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     batches = [(torch.tensor([ids]), torch.tensor([mask], dtype=torch.bool)) for ids, mask in texts]
     for step in range(steps):
         loss = torch.zeros(())
@@ -77,11 +91,10 @@ def train_by_heart(directory: Path, *, steps: int = 150) -> Path:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        optimizer.param_groups[0]["lr"] = 5e-3 * (1 - step / steps)
-        if loss.item() < 0.02:
+        optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
+        if loss.item() < enough:
             break
-    assert loss.item() < 0.3, f"the double did not learn its lines: {loss.item():.2f}"
-    return checkpoint.save(directory, model=model.eval(), tokenizer=tokenizer)
+    assert loss.item() < at_most, f"the double did not learn its lines: {loss.item():.2f}"
 
 
 class Running:

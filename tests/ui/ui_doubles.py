@@ -61,6 +61,8 @@ def _chat(*turns: tuple[str, str]) -> list[dict[str, str]]:
 
 def train_to_chat(directory: Path, *, steps: int = 220) -> Path:
     """Train a small model until it says its lines; one of them has no end."""
+    from serve_doubles import teach
+
     torch.manual_seed(0)
     lines = [WHO, ME, WHERE, HOME, WRITE, ENDLESS, LOOP, EVIL]
     tokenizer = train_tokenizer(lines * 3, vocab_size=400)
@@ -76,25 +78,12 @@ def train_to_chat(directory: Path, *, steps: int = 220) -> Path:
         endless = messages[-2]["content"] == ENDLESS
         kept = [mask and not (endless and token in end)
                 for token, mask in zip(row.ids, row.mask, strict=True)]  # fmt: skip
-        taught.append((torch.tensor([row.ids]), torch.tensor([kept])))
+        taught.append((row.ids, kept))
     model = CausalLM(tiny_config(
         vocab_size=tokenizer.vocab_size, hidden_size=64, intermediate_size=128, head_dim=16,
         max_position_embeddings=CONTEXT,
     ))  # fmt: skip
-    optimizer = torch.optim.AdamW(model.parameters(), lr=6e-3)
-    for step in range(steps):
-        loss = torch.zeros(())
-        for ids_BT, mask_BT in taught:
-            log_probs_BTV = model(ids_BT[:, :-1]).logits.log_softmax(-1)
-            own_BT = log_probs_BTV.gather(2, ids_BT[:, 1:, None])[..., 0]
-            loss = loss - own_BT[mask_BT[:, 1:]].mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        optimizer.param_groups[0]["lr"] = 6e-3 * (1 - step / steps)
-        if loss.item() < 0.03:
-            break
-    assert loss.item() < 0.1, f"the double did not learn its lines: {loss.item():.2f}"
+    teach(model, taught, steps=steps, lr=6e-3, enough=0.03, at_most=0.1)
     return checkpoint.save(directory, model=model.eval(), tokenizer=tokenizer)
 
 

@@ -155,13 +155,18 @@ def _fsync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _explain(target: Path, error: OSError) -> str:
+def disk_error(target: Path, error: OSError) -> str:
+    """Return what the system says about `target`, and how much room its disk has."""
     place = target.parent
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free / 2**20
+    return f"{error.strerror or error} ({free:,.0f} MiB free there)"
+
+
+def _explain(target: Path, error: OSError) -> str:
     return (
-        f"{target} could not be saved: {error.strerror or error} ({free:,.0f} MiB free there). "
+        f"{target} could not be saved: {disk_error(target, error)}. "
         "Checkpoints saved before are untouched. Make room (delete old runs, or set "
         "save.keep_last lower) or choose another disk with --out, then continue with --resume."
     )

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from minimind.errors import CheckpointError
 from minimind.model import CausalLM
 from minimind.model import quantize_bnb as bnb
-from minimind.model.quantize import Quantization, quantize_model, replace_module
+from minimind.model.layers import replace_module
+from minimind.model.quantize import Quantization, quantize_model
 
 ORIGINAL = "original.json"
 

@@ -1,4 +1,6 @@
-"""Training on a CPU with pages of 2 MB: 6-9 % more tokens a second (docs/LOG.md).
+"""Training on a CPU with pages of 2 MB: 8-11 % more tokens a second at 64m.
+
+`bench/train.py` measures it, and without it under `GLIBC_TUNABLES=` (docs/LOG.md).
 
 A step allocates and frees hundreds of MB in large blocks; with pages of 4 KB the kernel hands out
 and clears each of them a hundred thousand times a second. glibc asks for huge pages when

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from minimind.checkpoint.files import disk_error
 from minimind.errors import ExportError, VerificationError
 
 Progress = Callable[[str, int, int], None]
@@ -159,11 +160,7 @@ def _put_in_place(temp: Path, target: Path) -> None:
 
 
 def _explain(target: Path, error: OSError) -> str:
-    place = target.parent
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free / 2**20
     return (
-        f"{target} could not be written: {error.strerror or error} ({free:,.0f} MiB free there). "
+        f"{target} could not be written: {disk_error(target, error)}. "
         "Nothing of it is left. Make room or choose another place."
     )

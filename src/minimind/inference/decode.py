@@ -93,7 +93,7 @@ def new_cache(model: CausalLM, *, batch_size: int, max_length: int) -> KVCache:
     context = model.config.max_position_embeddings
     if model.compiled_step is not None and (batch_size == 1 or max_length == context):
         max_length = compiled_length(context)
-    weight = model.output_weight
+    weight = model.model.norm.weight  # never rounded: a quantised embedding would be undone here
     return KVCache(
         model.config,
         batch_size=batch_size,

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from minimind.config import LoraConfig
 from minimind.errors import CheckpointError, ConfigError, did_you_mean
+from minimind.model.layers import replace_module
 
 PEFT_PREFIX = "base_model.model."
 
@@ -105,14 +106,14 @@ def inject_lora(model: nn.Module, config: LoraConfig) -> list[str]:
         parameter.requires_grad_(False)
     names = [n for n in linears if n.rpartition(".")[2] in config.target_modules]
     for name in names:
-        _replace(model, name, LoRALinear(linears[name], config))
+        replace_module(model, name, LoRALinear(linears[name], config))
     return names
 
 
 def merge_lora(model: nn.Module) -> None:
     """Put plain layers with the merged weights back: the keys are those of the base model again."""
     for name, adapter in _adapters(model).items():
-        _replace(model, name, adapter.to_linear())
+        replace_module(model, name, adapter.to_linear())
     for parameter in model.parameters():
         parameter.requires_grad_(True)
 
@@ -194,8 +195,3 @@ def lora_config_from_adapter(values: dict[str, Any]) -> LoraConfig:
 
 def _adapters(model: nn.Module) -> dict[str, LoRALinear]:
     return {name: m for name, m in model.named_modules() if isinstance(m, LoRALinear)}
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)

@@ -20,6 +20,7 @@ from torch import nn
 
 from minimind.errors import CheckpointError, ConfigError, did_you_mean
 from minimind.model import quantize_bnb
+from minimind.model.layers import replace_module
 from minimind.model.lora import LoRALinear
 from minimind.model.quantize_bnb import converter
 from minimind.model.quantized import Int4Linear, Int8Embedding, Int8Linear, QuantizedMatrix
@@ -190,12 +191,6 @@ def pack(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Int4Linear | Int8Linear):
             module.pack()
-
-
-def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` where `name` is."""
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
 
 
 def weight_bytes(model: CausalLM) -> int:
