@@ -213,17 +213,27 @@ def _sdpa(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor:
     )  # fmt: skip
 
 
-def _eager(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor:
-    heads_per_kv = q_BHTK.shape[1] // k_BGSK.shape[1]
-    k_BHSK = k_BGSK.repeat_interleave(heads_per_kv, dim=1)
-    v_BHSK = v_BGSK.repeat_interleave(heads_per_kv, dim=1)
+def attention_weights(q_BHTK: Tensor, k_BGSK: Tensor, mask: Mask) -> Tensor:
+    """Return how much each query takes of each key, (B, H, T, S) fp32; rows sum to 1.
+
+    Args:
+        q_BHTK: queries, positions applied.
+        k_BGSK: keys, positions applied.
+        mask: of the backend `eager`.
+    """
+    k_BHSK = k_BGSK.repeat_interleave(q_BHTK.shape[1] // k_BGSK.shape[1], dim=1)
     scores_BHTS = q_BHTK @ k_BHSK.transpose(-1, -2) * q_BHTK.shape[-1] ** -0.5
     allowed = (
         torch.ones_like(scores_BHTS[0, 0], dtype=torch.bool).tril() if mask.causal else mask.allowed
     )
     if allowed is not None:
         scores_BHTS = scores_BHTS.masked_fill(~allowed, -torch.inf)
-    return scores_BHTS.float().softmax(-1).type_as(v_BHSK) @ v_BHSK
+    return scores_BHTS.float().softmax(-1)
+
+
+def _eager(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor:
+    v_BHSK = v_BGSK.repeat_interleave(q_BHTK.shape[1] // v_BGSK.shape[1], dim=1)
+    return attention_weights(q_BHTK, k_BGSK, mask).type_as(v_BHSK) @ v_BHSK
 
 
 def _single(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor:

@@ -83,15 +83,20 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Return (B, T, D); with a cache, also write this layer's keys and values to it."""
         B, T, _ = x_BTD.shape
-        heads = (B, T, -1, self.head_dim)
-        q_BHTK = self.q_norm(self.q_proj(x_BTD).view(heads)).transpose(1, 2)
-        k_BGSK = self.k_norm(self.k_proj(x_BTD).view(heads)).transpose(1, 2)
-        v_BGSK = self.v_proj(x_BTD).view(heads).transpose(1, 2)
-        q_BHTK, k_BGSK = rotate(q_BHTK, *rotary), rotate(k_BGSK, *rotary)
+        q_BHTK, k_BGSK, v_BGSK = self.heads(x_BTD, rotary)
         if cache is not None and step is not None:
             k_BGSK, v_BGSK = cache.write(self.layer, k_BGSK, v_BGSK, step)
         out_BHTK = attend(q_BHTK, k_BGSK, v_BGSK, mask)
         return self.o_proj(out_BHTK.transpose(1, 2).reshape(B, T, -1))
+
+    def heads(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries (B, H, T, K), keys and values (B, G, T, K); positions are applied."""
+        B, T, _ = x_BTD.shape
+        heads = (B, T, -1, self.head_dim)
+        q_BHTK = self.q_norm(self.q_proj(x_BTD).view(heads)).transpose(1, 2)
+        k_BGSK = self.k_norm(self.k_proj(x_BTD).view(heads)).transpose(1, 2)
+        v_BGSK = self.v_proj(x_BTD).view(heads).transpose(1, 2)
+        return rotate(q_BHTK, *rotary), rotate(k_BGSK, *rotary), v_BGSK
 
 
 class DecoderLayer(nn.Module):
