@@ -19,11 +19,13 @@ from ui_doubles import LOOP, ME, WHERE, WHO, serving
 from minimind.cli.ui import server_url
 from minimind.errors import ConfigError
 from minimind.serve.loading import Loader, LoadSettings
+from minimind.tokenizer.loops import COPIES, LEAST, LONGEST, find_loop
+from minimind.tokenizer.shown import band, percent, texts
 from minimind.ui import words
 from minimind.ui.answering import Sampling, answer
 from minimind.ui.client import Server, ServerError, Token
 from minimind.ui.conversation import Conversation, Turn, harmless, messages_of, to_json, to_markdown
-from minimind.ui.tokens import COPIES, LEAST, LONGEST, band, find_loop, percent, render, texts
+from minimind.ui.tokens import render
 from minimind.ui.words import language_of, word
 
 
@@ -71,7 +73,7 @@ def test_colours_go_by_surprise():
 @given(st.text(max_size=20), st.integers(1, 3))
 def test_characters_that_span_tokens_are_shown_once(text, size):
     raw = text.encode()
-    tokens = [Token(raw=raw[at : at + size], logprob=-1.0) for at in range(0, len(raw), size)]
+    tokens = [raw[at : at + size] for at in range(0, len(raw), size)]
     joined = re.sub("‹[0-9A-F ]+›", "", "".join(texts(tokens)))
     for sign, meant in (("↵", "\n"), ("⇥", "\t"), ("␍", "\r"), ("␣", " ")):
         if sign not in text:

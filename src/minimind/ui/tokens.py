@@ -2,110 +2,24 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import math
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from html import escape
 
+from minimind.tokenizer.loops import COPIES, LEAST, LONGEST, Loop, find_loop
+from minimind.tokenizer.shown import STEPS, band, percent, texts, visible
 from minimind.ui.client import Token
 from minimind.ui.words import Language, word
-
-STEPS = (0.5, 0.25, 0.0625, 1 / 64)
-"""The colours change where the surprise is 1, 2, 4 and 6 bits."""
-
-LONGEST, COPIES, LEAST = 64, 3, 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loop:
-    """A stretch that repeats what stands before it.
-
-    Attributes:
-        start: index of the first token of the second copy.
-        period: tokens of one copy.
-        end: index behind the last token that repeats.
-    """
-
-    start: int
-    period: int
-    end: int
-
-
-def find_loop(tokens: Sequence[Hashable]) -> Loop | None:
-    """Return the earliest loop.
-
-    The rule: the same 1 to `LONGEST` tokens at least `COPIES` times in a row, `LEAST` tokens or
-    more in all. Of two that begin at one place the shorter period is it.
-    """
-    best: Loop | None = None
-    for period in range(1, min(LONGEST, len(tokens) // COPIES) + 1):
-        needed = max(period * COPIES, LEAST) - period  # tokens that equal the one a period earlier
-        run = 0
-        for at in range(period, len(tokens) + 1):
-            same = at < len(tokens) and tokens[at] == tokens[at - period]
-            if same:
-                run += 1
-                continue
-            if run >= needed and (best is None or at - run < best.start):
-                best = Loop(start=at - run, period=period, end=at)
-                break
-            run = 0
-    return best
-
-
-def band(logprob: float) -> int:
-    """Return the colour of a token, 0 (expected) to 4 (a surprise)."""
-    probability = math.exp(min(0.0, logprob))
-    return sum(probability < step for step in STEPS)
-
-
-def percent(probability: float) -> str:
-    """Return a probability as people read it."""
-    value = 100 * probability
-    if value >= 99.95:
-        return "100 %"
-    if value < 0.01:
-        return "< 0.01 %"
-    return f"{value:.{1 if value >= 1 else 2}f} %"
-
-
-def visible(raw: bytes) -> str:
-    """Return a token as text: white space that would be lost has a sign, half characters hex."""
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return _hex(raw)
-    return _marked(text)
-
-
-def texts(tokens: Sequence[Token]) -> list[str]:
-    """Return how each token of an answer is shown: a character stands where its last byte comes."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    shown = []
-    for token in tokens:
-        text = decoder.decode(token.raw)
-        begun, _ = decoder.getstate()  # bytes of a character that the next token goes on with
-        shown.append(_marked(text) + (_hex(begun) if begun else ""))
-    return shown
-
-
-def _hex(raw: bytes) -> str:
-    return "‹" + " ".join(f"{byte:02X}" for byte in raw) + "›"
-
-
-def _marked(text: str) -> str:
-    marked = text.replace("\n", "↵").replace("\t", "⇥").replace("\r", "␍")
-    return "␣" * len(marked) if marked and not marked.strip(" ") else marked
 
 
 def render(tokens: Sequence[Token], language: Language) -> str:
     """Return the tab's HTML; everything that a model wrote in it is escaped."""
     loop = find_loop([token.raw for token in tokens])
+    shown = texts(token.raw for token in tokens)
     spans = [
         _token(token, text, number, loop, language)
-        for number, (token, text) in enumerate(zip(tokens, texts(tokens), strict=True))
+        for number, (token, text) in enumerate(zip(tokens, shown, strict=True))
     ]
     return (
         f'<div class="mm-tokens" lang="{language}">{_legend(language)}'
