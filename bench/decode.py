@@ -191,7 +191,7 @@ def backend(
     system: str, precision: str, files: Path, ids: list[int], new: int
 ) -> tuple[Answer, int]:
     """Our llama.cpp backend on the same file."""
-    import queue
+    import threading
 
     from minimind.inference.backend import TokenEvent
     from minimind.inference.sampling import SamplingParams
@@ -200,19 +200,23 @@ def backend(
     path = files / f"{precision}.gguf"
     running = LlamaCppBackend(path, slots=1)
     params = SamplingParams(temperature=0, repetition_penalty=1.0, max_new_tokens=new)
-    events: queue.Queue[TokenEvent] = queue.Queue()
     number = 0
 
     def answer() -> int:
         nonlocal number
         number += 1  # another first token: nothing comes from the prefix cache
-        running.submit([100 + number, *ids[1:]], params, events.put)
-        made = 0
-        while True:
-            event = events.get()
-            made += event.token is not None
+        events: list[TokenEvent] = []
+        ended = threading.Event()
+
+        def on_event(event: TokenEvent) -> None:
+            # As the server does for an answer that isn't streamed, and as llama.cpp's does here.
+            events.append(event)
             if event.end is not None:
-                return made
+                ended.set()
+
+        running.submit([100 + number, *ids[1:]], params, on_event)
+        ended.wait()
+        return sum(event.token is not None for event in events)
 
     return answer, path.stat().st_size
 

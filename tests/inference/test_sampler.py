@@ -30,7 +30,7 @@ def params(draw):
         presence_penalty=draw(st.sampled_from([0.0, 1.5])),
         frequency_penalty=draw(st.sampled_from([0.0, -0.5, 1.0])),
         logit_bias=tuple(draw(st.lists(st.tuples(ids, st.floats(-100, 100)), max_size=3))),
-        alternatives=draw(st.integers(0, 20)),
+        alternatives=draw(st.none() | st.integers(0, 20)),
         seed=draw(st.integers(0, 2**63 - 1)),
         stop_ids=tuple(draw(st.lists(ids, max_size=2))),
     )
@@ -56,8 +56,11 @@ def test_a_row_gets_what_it_gets_alone_wherever_it_is_moved(rows, data):
         for place, number in enumerate(order):
             single = alone[number].choose(scores[number : number + 1])
             assert chosen.ids[place] == single.ids[0]
-            assert chosen.logprobs[place] == pytest.approx(single.logprobs[0], abs=1e-5)
-            assert len(chosen.alternatives[place]) == rows[number].alternatives
+            if rows[number].alternatives is None:
+                assert chosen.logprobs[place] is single.logprobs[0] is None
+            else:
+                assert chosen.logprobs[place] == pytest.approx(single.logprobs[0], abs=1e-5)
+            assert len(chosen.alternatives[place]) == (rows[number].alternatives or 0)
 
 
 def test_penalties_count_the_answer_and_repetition_the_prompt_too():
@@ -79,20 +82,22 @@ def test_penalties_count_the_answer_and_repetition_the_prompt_too():
 
 
 def test_log_probabilities_and_alternatives_are_raw_and_sorted():
-    sampler = Sampler(rows=2, vocab_size=V)
+    sampler = Sampler(rows=3, vocab_size=V)
     sampler.begin(0, dataclasses.replace(OFF, alternatives=3, logit_bias=((8, 100.0),)), [1])
-    sampler.begin(1, OFF, [1])
-    scores = logits(2)
+    sampler.begin(1, dataclasses.replace(OFF, alternatives=0), [1])
+    sampler.begin(2, OFF, [1])
+    scores = logits(3)
     chosen = sampler.choose(scores)
     expected = scores.log_softmax(-1)
-    assert chosen.ids == [8, int(scores[1].argmax())]
-    assert chosen.logprobs == pytest.approx(
+    assert chosen.ids == [8, int(scores[1].argmax()), int(scores[2].argmax())]
+    assert chosen.logprobs[2] is None
+    assert chosen.logprobs[:2] == pytest.approx(
         [float(expected[0, 8]), float(expected[1].max())], abs=1e-5
     )
     top = expected[0].topk(3)
     assert [token for token, _ in chosen.alternatives[0]] == top.indices.tolist()
     assert [p for _, p in chosen.alternatives[0]] == pytest.approx(top.values.tolist(), abs=1e-5)
-    assert chosen.alternatives[1] == ()
+    assert chosen.alternatives[1:] == [(), ()]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -104,8 +109,7 @@ def test_a_row_that_is_not_numbers_shows_and_leaves_the_others_alone(temperature
     scores = logits(3)
     scores[1] = torch.nan
     chosen = sampler.choose(scores)
-    finite = torch.isfinite(torch.tensor(chosen.logprobs)).tolist()
-    assert finite == [True, False, True]
+    assert chosen.finite == [True, False, True]
     alone = Sampler(rows=1, vocab_size=V)
     alone.begin(0, params, [1])
     assert alone.choose(scores[2:]).ids[0] == chosen.ids[2]

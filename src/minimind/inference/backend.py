@@ -38,7 +38,8 @@ class TokenEvent:
     Attributes:
         token: the new id.
         logprob: its log-probability in nats under the model, before penalties, temperature and
-            filters (as OpenAI's and vLLM's raw log-probabilities).
+            filters (as OpenAI's and vLLM's raw log-probabilities); None unless the request asked
+            (`SamplingParams.alternatives`).
         alternatives: the most likely (id, log-probability) pairs, best first, as many as
             `SamplingParams.alternatives` asked for.
         end: why the answer is over; None while it goes on.

@@ -13,7 +13,6 @@ Axes: B rows, V vocabulary.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -100,8 +99,8 @@ class Batch:
 
     def _event(self, row: int, chosen: Chosen) -> tuple[Request, TokenEvent]:
         request = self._request(row)
-        token, logprob = chosen.ids[row], chosen.logprobs[row]
-        if not math.isfinite(logprob):
+        token = chosen.ids[row]
+        if not chosen.finite[row]:
             self.slots.places[row].tokens.clear()  # nobody should continue from these
             error = "the model's logits are not finite: its weights are damaged or overflow"
             return request, TokenEvent(end="error", cached_tokens=request.cached, error=error)
@@ -116,7 +115,7 @@ class Batch:
             return request, TokenEvent(end=end, cached_tokens=request.cached)
         return request, TokenEvent(
             token=token,
-            logprob=logprob,
+            logprob=chosen.logprobs[row],
             alternatives=chosen.alternatives[row],
             end=end,
             cached_tokens=request.cached,

@@ -45,7 +45,8 @@ class SamplingParams:
         presence_penalty: taken off the logits of tokens that are in the answer, -2 to 2 (OpenAI).
         frequency_penalty: the same for each time that a token is in the answer, -2 to 2 (OpenAI).
         logit_bias: (id, number) pairs; the number, -100 to 100, is added to the token's logit.
-        alternatives: how many of the likeliest tokens to report for each token, 0 to 20.
+        alternatives: how many of the likeliest tokens to report with each token, 0 to 20; 0 reports
+            the token's own log-probability, None not even that, which saves a pass over the logits.
         seed: makes the draws repeatable, whatever other rows of a batch do. None: random.
         max_new_tokens: at most so many tokens in an answer.
         stop_ids: any of these tokens ends an answer; they aren't part of it.
@@ -59,7 +60,7 @@ class SamplingParams:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
-    alternatives: int = 0
+    alternatives: int | None = None
     seed: int | None = None
     max_new_tokens: int = 256
     stop_ids: tuple[int, ...] = ()
@@ -74,7 +75,7 @@ class SamplingParams:
             ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0; 1 is off"),
             ("presence_penalty", -2 <= self.presence_penalty <= 2, "from -2 to 2; 0 is off"),
             ("frequency_penalty", -2 <= self.frequency_penalty <= 2, "from -2 to 2; 0 is off"),
-            ("alternatives", 0 <= self.alternatives <= _TOLD, f"from 0 to {_TOLD}"),
+            ("alternatives", 0 <= (self.alternatives or 0) <= _TOLD, f"from 0 to {_TOLD}"),
             ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
             ("seed", self.seed is None or 0 <= self.seed < 2**63, "at least 0 and below 2**63"),
         )

@@ -43,7 +43,7 @@ async def chat_completions(request: Request, server: Server) -> Response:
         lambda number: sampling_params(
             body,
             max_new_tokens=room,
-            alternatives=body.top_logprobs or 0,
+            alternatives=(body.top_logprobs or 0) if body.logprobs else None,
             stop_ids=tuple(served.tokenizer.stop_ids),
             vocab_size=served.tokenizer.vocab_size,
             choice=number,

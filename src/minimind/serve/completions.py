@@ -72,7 +72,7 @@ async def completions(request: Request, server: Server) -> Response:
         lambda number: sampling_params(
             body,
             max_new_tokens=rooms[number // body.choices],
-            alternatives=body.logprobs or 0,
+            alternatives=body.logprobs,
             stop_ids=() if own_stops else stop_ids,
             vocab_size=served.tokenizer.vocab_size,
             choice=number,

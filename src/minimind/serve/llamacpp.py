@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,6 +70,27 @@ class LlamaCppBackend(BatchBackend):
         )
 
 
+class _Slots:
+    """The arrays of a llama.cpp batch, one sequence a token.
+
+    The pointers are taken once: ctypes makes a new object each time that a struct is asked for one.
+    """
+
+    def __init__(self, batch: Any, size: int) -> None:
+        self._token, self._position, self._wanted = batch.token, batch.pos, batch.logits
+        self._sequence = [batch.seq_id[index] for index in range(size)]
+        for index in range(size):
+            batch.n_seq_id[index] = 1
+
+    def fill(self, tokens: Sequence[tuple[int, int, int, bool]]) -> None:
+        """Put (sequence, position, token, wanted) down."""
+        for index, (sequence, position, token, wanted) in enumerate(tokens):
+            self._sequence[index][0] = sequence
+            self._position[index] = position
+            self._token[index] = token
+            self._wanted[index] = wanted
+
+
 class LlamaRows:
     """Rows of tokens in llama.cpp's memory (see `inference.rows.Rows`).
 
@@ -92,6 +112,7 @@ class LlamaRows:
         self._threads = attach_threads(self._context, threads)
         self._memory = lib.llama_get_memory(self._context)
         self._batch = lib.llama_batch_init(self._batch_tokens, 0, 1)
+        self._slots = _Slots(self._batch, self._batch_tokens)
         self._sequences = list(range(count))
         self._lengths = [0] * count
         self.nbytes = self._cache_bytes(4 if exact else 2)
@@ -99,16 +120,17 @@ class LlamaRows:
     def read(self, first: int, pieces: Sequence[Sequence[int]]) -> Tensor:
         """Append tokens and return logits (see `Rows`)."""
         tokens = [
-            (row, self._lengths[row] + number, token, number == len(piece) - 1)
+            (self._sequences[row], self._lengths[row] + number, token, number == len(piece) - 1)
             for row, piece in enumerate(pieces, start=first)
             for number, token in enumerate(piece)
         ]
-        logits = []
+        logits_BV = torch.empty(len(pieces), self.vocab_size)
+        filled = 0
         for begin in range(0, len(tokens), self._batch_tokens):
-            logits += self._decode(tokens[begin : begin + self._batch_tokens])
+            filled += self._decode(tokens[begin : begin + self._batch_tokens], logits_BV[filled:])
         for row, piece in enumerate(pieces, start=first):
             self._lengths[row] += len(piece)
-        return torch.from_numpy(np.stack(logits))
+        return logits_BV
 
     def cut(self, row: int, length: int) -> None:
         """Keep the first `length` tokens of a row."""
@@ -142,25 +164,22 @@ class LlamaRows:
         self._lib.ggml_threadpool_free(self._threads)
         self._lib.llama_model_free(self._model)
 
-    def _decode(self, tokens: Sequence[tuple[int, int, int, bool]]) -> list[np.ndarray]:
-        """Read (row, position, token, wanted) in one pass; return (V,) logits of each wanted."""
-        batch = self._batch
-        batch.n_tokens = len(tokens)
-        for index, (row, position, token, wanted) in enumerate(tokens):
-            batch.token[index] = token
-            batch.pos[index] = position
-            batch.n_seq_id[index] = 1
-            batch.seq_id[index][0] = self._sequences[row]
-            batch.logits[index] = wanted
-        code = self._lib.llama_decode(self._context, batch)
+    def _decode(self, tokens: Sequence[tuple[int, int, int, bool]], out_BV: Tensor) -> int:
+        """Read (sequence, position, token, wanted) in one pass.
+
+        The logits of those that are wanted go into the first rows of `out_BV`; returns how many.
+        """
+        self._batch.n_tokens = len(tokens)
+        self._slots.fill(tokens)
+        code = self._lib.llama_decode(self._context, self._batch)
         if code != 0:
             raise RunError(f"llama_decode failed with {code}: {last_messages()}")
-        wanted_rows = (index for index, (*_, wanted) in enumerate(tokens) if wanted)
-        return [self._logits(index).copy() for index in wanted_rows]
-
-    def _logits(self, index: int) -> np.ndarray:
-        pointer: Any = self._lib.llama_get_logits_ith(self._context, index)
-        return np.ctypeslib.as_array(pointer, (self.vocab_size,))
+        wanted = [index for index, token in enumerate(tokens) if token[3]]
+        size = 4 * self.vocab_size
+        for row, index in enumerate(wanted):
+            source = self._lib.llama_get_logits_ith(self._context, index)
+            ctypes.memmove(out_BV.data_ptr() + row * size, source, size)
+        return len(wanted)
 
     def _cache_bytes(self, number_bytes: int) -> int:
         lib, model = self._lib, self._model

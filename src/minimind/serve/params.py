@@ -16,7 +16,7 @@ def sampling_params(
     request: GenerationRequest,
     *,
     max_new_tokens: int,
-    alternatives: int,
+    alternatives: int | None,
     stop_ids: tuple[int, ...],
     vocab_size: int,
     choice: int,

@@ -20,7 +20,8 @@ class TokenAt:
 
     Attributes:
         id: its id.
-        logprob: log-probability in nats; None for the first token of a text.
+        logprob: log-probability in nats; None for the first token of a text, and where the request
+            did not ask for it.
         alternatives: the most likely (id, log-probability) pairs.
         start: how many characters of the answer come before it.
     """
