@@ -69,8 +69,26 @@ def load_model_config(preset: str) -> ModelConfig:
     return load_run_config([preset]).model
 
 
-def dump_run_config(config: RunConfig) -> str:
-    """Return TOML that `load_run_config` reads back to an equal configuration.
+def read_config(cls: type[T], path: Path) -> T:
+    """Read a TOML file of another kind of settings with the same strictness.
+
+    Args:
+        cls: a frozen dataclass; nested tables are dataclasses too.
+        path: the file; what it leaves out keeps the dataclass's default.
+
+    Raises:
+        ConfigError: no such file, not TOML, unknown key, wrong type, a value that can't be.
+    """
+    layer = dataclasses.replace(_read_file(path), root=cls)
+    _check_table(cls, layer.table, layer)
+    try:
+        return _build(cls, layer.table, "")
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def dump_run_config(config: Any) -> str:
+    """Return TOML that `load_run_config` (or `read_config`) reads back to an equal configuration.
 
     A field that is None is left out: None is the default of every field that allows it.
     """
@@ -89,6 +107,7 @@ class _Layer:
     table: Table
     rank: int
     """0 a packaged model shape, 1 a packaged stage, 2 a user's file."""
+    root: type = RunConfig
 
     def error(self, key: str, message: str) -> ConfigError:
         line = _line_of(self.text, key)
@@ -106,6 +125,12 @@ def _read_layer(name: str) -> _Layer:
             f"there is no preset and no file {name!r}.{did_you_mean(name, known)} "
             f"Presets: {', '.join(known)}"
         )
+    layer = _read_file(path)
+    rank = 2 if not is_preset else 0 if "model" in layer.table else 1
+    return dataclasses.replace(layer, rank=rank)
+
+
+def _read_file(path: Path) -> _Layer:
     try:
         text = path.read_text(encoding="utf-8")
         table = tomllib.loads(text)
@@ -115,8 +140,7 @@ def _read_layer(name: str) -> _Layer:
         raise ConfigError(f"{path} is not UTF-8 text: {error}. Save it as UTF-8.") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    rank = 2 if not is_preset else 0 if "model" in table else 1
-    return _Layer(path=path, text=text, table=table, rank=rank)
+    return _Layer(path=path, text=text, table=table, rank=2)
 
 
 def _line_of(text: str, key: str) -> int | None:
@@ -151,7 +175,8 @@ def _check_table(cls: type, table: Mapping[str, Any], layer: _Layer, prefix: str
         dotted = f"{prefix}{key}"
         if key not in hints:
             raise layer.error(
-                dotted, f"unknown key {dotted!r} = {value!r}.{_suggest(key, prefix, hints)}"
+                dotted,
+                f"unknown key {dotted!r} = {value!r}.{_suggest(key, prefix, hints, layer.root)}",
             )
         nested = _dataclass_of(hints[key])
         if nested is not None and isinstance(value, dict):
@@ -162,9 +187,9 @@ def _check_table(cls: type, table: Mapping[str, Any], layer: _Layer, prefix: str
             )
 
 
-def _suggest(key: str, prefix: str, hints: Mapping[str, Any]) -> str:
+def _suggest(key: str, prefix: str, hints: Mapping[str, Any], root: type) -> str:
     """Offer the same word in another table, else the nearest one in this table or anywhere."""
-    everywhere = list(_dotted_names(RunConfig))
+    everywhere = list(_dotted_names(root))
     if same := [name for name in everywhere if name.rpartition(".")[2] == key]:
         return f" Did you mean {same[0]!r}?"
     near = did_you_mean(f"{prefix}{key}", [f"{prefix}{name}" for name in hints])
