@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int | None:
     if not done:
         console.print("stopped; the same command continues", highlight=False)
         return 130
-    from minimind.eval.report import print_report, read_run, write_report
+    from minimind.report.files import print_report, read_run, write_report
 
     written = write_report(config.out)
     print_report(read_run(config.out), console, language=config.language)

@@ -3,7 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from minimind.eval.plots import (
+from minimind.eval.results import Evaluation, Measure
+from minimind.report.plots import (
     CHINESE_FONTS,
     bits_bars,
     chinese_font,
@@ -11,7 +12,6 @@ from minimind.eval.plots import (
     loss_curves,
     running_mean,
 )
-from minimind.eval.results import Evaluation, Measure
 
 matplotlib = pytest.importorskip("matplotlib")
 from matplotlib import font_manager  # noqa: E402

@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from minimind.errors import DataError, MissingExtraError
-from minimind.eval import report
-from minimind.eval.blocks import Code, Paragraph, Table, plain, quoted, to_markdown
-from minimind.eval.report import (
+from minimind.report import files as report
+from minimind.report.blocks import Code, Paragraph, Table, plain, quoted, to_markdown
+from minimind.report.files import (
     Evaluation,
     Measure,
     Sample,
@@ -191,7 +191,7 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path):
 
 
 def test_the_report_needs_no_torch():
-    code = "import sys, minimind.eval.report; sys.exit('torch' in sys.modules)"
+    code = "import sys, minimind.report.files; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

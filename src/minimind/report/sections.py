@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from minimind.eval.blocks import Block, Bullets, Code, Heading, Image, Paragraph, Table, quoted
 from minimind.eval.results import Measure, StageRecord
 from minimind.eval.statistics import Language, against_chance
-from minimind.eval.wording import (
+from minimind.report.blocks import Block, Bullets, Code, Heading, Image, Paragraph, Table, quoted
+from minimind.report.wording import (
     ABILITIES,
     COMMANDS,
     DETAILS,
@@ -16,7 +16,7 @@ from minimind.eval.wording import (
     STAGE_LINES,
     WORDS,
 )
-from minimind.eval.writer import Run, Writer, interval
+from minimind.report.writer import Run, Writer, interval
 
 TRAINED = ("start", "pretrain", "sft", "dpo")
 BASELINES = ("unigram", "zstd", "xz")

@@ -19,12 +19,12 @@ from typing import Any
 from rich.console import Console
 
 from minimind.errors import DataError, MissingExtraError
-from minimind.eval.blocks import print_blocks, to_markdown
-from minimind.eval.plots import bits_bars, chinese_font, loss_curves
 from minimind.eval.results import Evaluation, Measure, Sample, StageRecord, Stages
-from minimind.eval.sections import report_blocks
 from minimind.eval.statistics import Language
-from minimind.eval.writer import Run
+from minimind.report.blocks import print_blocks, to_markdown
+from minimind.report.plots import bits_bars, chinese_font, loss_curves
+from minimind.report.sections import report_blocks
+from minimind.report.writer import Run
 
 __all__ = [
     "Evaluation",

@@ -9,7 +9,7 @@ from typing import Any
 
 from minimind.eval.results import Evaluation, Measure, Stages
 from minimind.eval.statistics import Language
-from minimind.eval.wording import STAGE_NAMES, WORDS
+from minimind.report.wording import STAGE_NAMES, WORDS
 
 
 @dataclass(frozen=True, kw_only=True)
