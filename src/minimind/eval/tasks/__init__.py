@@ -28,7 +28,13 @@ class Entry:
     quick: bool = False
 
 
-TASKS: dict[str, Entry] = {}
+_HERE = "minimind.eval.tasks"
+TASKS: dict[str, Entry] = {
+    "ceval": Entry("C-Eval, 52 subjects: letters and cloze", f"{_HERE}.exams:make_ceval"),
+    "cmmlu": Entry("CMMLU, 67 subjects: letters and cloze", f"{_HERE}.exams:make_cmmlu"),
+    "agieval": Entry("AGIEval, Chinese: letters and cloze", f"{_HERE}.exams:make_agieval"),
+    "lawbench": Entry("LawBench, four choices: letters and cloze", f"{_HERE}.exams:make_lawbench"),
+}
 
 
 def maker_of(name: str) -> MakeTask:
