@@ -322,6 +322,8 @@ class LogConfig:
         sample_every: steps between samples; 0 never.
         prompts: what is continued (text) or answered (chat) when sampling.
         tracker: also send metrics there; `wandb-offline` needs no network.
+        band: which loss band says whether the run is on track: `auto` is the packaged one of the
+            same model and data, if there is one; `none`; or a file of `minimind report band`.
     """
 
     every: int = 10
@@ -329,6 +331,7 @@ class LogConfig:
     validate_rows: int = 64
     sample_every: int = 0
     prompts: tuple[str, ...] = ()
+    band: str = "auto"
     tracker: Literal["none", "wandb", "wandb-offline", "tensorboard", "swanlab"] = "none"
 
 
