@@ -36,6 +36,7 @@ from minimind.train import hooks
 from minimind.train.device import cpp_compiler, peak_flops, pick_device
 from minimind.train.distributed import World
 from minimind.train.metrics import MetricsLog
+from minimind.train.on_track import on_track
 from minimind.train.optim import build_optimizer
 from minimind.train.provenance import RunLedger
 from minimind.train.resume import check_new, check_same_run, with_shape
@@ -234,6 +235,7 @@ def _hooks(
     console: Console,
 ) -> list[Callable[[Trainer, StepReport], None]]:
     validation = _validation(config, tokenizer, metrics=metrics, console=console)
+    tracked = on_track(config.log.band, run=directory, every=config.log.every, console=console)
 
     def save(trainer: Trainer) -> Path:
         loader = trainer.loader
@@ -266,6 +268,7 @@ def _hooks(
             every=config.log.sample_every,
             path=directory / "samples.txt",
         ),
+        *([tracked] if tracked else []),
         hooks.Save(
             save,
             run=directory,
