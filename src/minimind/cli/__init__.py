@@ -21,6 +21,7 @@ VERBS = {
     "train": "run a stage: pretrain, sft, dpo, lora, distill, or your own TOML",
     "chat": "talk to a checkpoint in the terminal",
     "generate": "complete one prompt, or a file of them",
+    "inspect": "a page that shows a model at work: odds, attention, logit lens, loops, two beside",
     "export": "hf | gguf | onnx: for transformers, llama.cpp, Ollama, the browser; each verified",
     "quantize": "int8, int4, bitsandbytes: the weights in fewer bits, and what that costs",
     "serve": "an OpenAI-compatible server for checkpoints, adapters and GGUF files",
