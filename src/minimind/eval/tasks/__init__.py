@@ -30,6 +30,49 @@ class Entry:
 
 _HERE = "minimind.eval.tasks"
 TASKS: dict[str, Entry] = {
+    "domains": Entry(
+        "bits per byte of held-out text by domain", f"{_HERE}.domains:make_domains", quick=True
+    ),
+    "idiom_cloze": Entry(
+        "which idiom fills the gap, of four", f"{_HERE}.four_choice:make_idiom_cloze", quick=True
+    ),
+    "idiom_meaning": Entry(
+        "which explanation an idiom has, of four",
+        f"{_HERE}.four_choice:make_idiom_meaning",
+        quick=True,
+    ),
+    "which_law": Entry(
+        "under which law an article is likeliest, of four",
+        f"{_HERE}.four_choice:make_which_law",
+        quick=True,
+    ),
+    "icd_term": Entry(
+        "which Chinese term a disease has, of four",
+        f"{_HERE}.four_choice:make_icd_term",
+        quick=True,
+    ),
+    "arithmetic": Entry(
+        "+, - and × by number of digits", f"{_HERE}.arithmetic:make_arithmetic", quick=True
+    ),
+    "translation": Entry(
+        "loss and direction of translations", f"{_HERE}.languages:make_translation", quick=True
+    ),
+    "repetition": Entry(
+        "rep-4, distinct-2, answers that never stop", f"{_HERE}.loops:make_repetition", quick=True
+    ),
+    "following": Entry(
+        "constraints that a program checks, a Chinese IFEval", f"{_HERE}.following:make_following"
+    ),
+    "languages": Entry("answers in the wrong script", f"{_HERE}.languages:make_languages"),
+    "verse_next": Entry(
+        "which couplet comes next, of four (85 MB of poems)", f"{_HERE}.four_choice:make_verse_next"
+    ),
+    "verse": Entry(
+        "couplets by the rules: form, rhyme, tones (85 MB of poems)", f"{_HERE}.verse:make_verse"
+    ),
+    "domains_full": Entry(
+        "bits per byte by domain, every source", f"{_HERE}.domains:make_domains_full"
+    ),
     "ceval": Entry("C-Eval, 52 subjects: letters and cloze", f"{_HERE}.exams:make_ceval"),
     "cmmlu": Entry("CMMLU, 67 subjects: letters and cloze", f"{_HERE}.exams:make_cmmlu"),
     "agieval": Entry("AGIEval, Chinese: letters and cloze", f"{_HERE}.exams:make_agieval"),

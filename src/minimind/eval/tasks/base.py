@@ -234,15 +234,17 @@ Outcomes = Mapping[str, Sequence[Outcome]]
 
 
 class Task(Protocol):
-    """A set of items and how they are judged.
+    """A set of items and how they are judged."""
 
-    Attributes:
-        name: as in `--tasks`.
-        metrics: the figures it gives, the main one first.
-    """
+    @property
+    def name(self) -> str:
+        """As in `--tasks`."""
+        ...
 
-    name: str
-    metrics: tuple[Metric, ...]
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The figures it gives, the main one first."""
+        ...
 
     def items(self) -> Sequence[Item]:
         """Return all items, always in the same order (a limit draws among them with a seed).
