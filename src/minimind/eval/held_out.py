@@ -71,6 +71,25 @@ def training_conversations(patterns: Sequence[str], *, share: float) -> Iterator
             yield "\n".join(str(message["content"]) for message in row.messages)
 
 
+def training_texts(
+    patterns: Sequence[str], kind: Kind, *, share: float
+) -> Iterator[tuple[str, str]]:
+    """Yield (text, place) of every row on the training side: a document, or messages joined.
+
+    Raises:
+        DataError: a pattern matches nothing.
+    """
+    for row, _, place in _rows(patterns, kind):
+        if is_held_out(row.held_out_key, share):
+            continue
+        if isinstance(row, TextRow):
+            yield row.text, place
+        else:
+            chats = [row.chosen, row.rejected] if isinstance(row, PreferenceRow) else [row.messages]
+            said = [str(message.get("content", "")) for chat in chats for message in chat]
+            yield "\n".join(said), place
+
+
 def pairs(
     patterns: Sequence[str], *, share: float, limit: int | None = None, seed: int = 0
 ) -> list[Pair]:
