@@ -22,6 +22,7 @@ VERBS = {
     "chat": "talk to a checkpoint in the terminal",
     "generate": "complete one prompt, or a file of them",
     "inspect": "a page that shows a model at work: odds, attention, logit lens, loops, two beside",
+    "eval": "scores with intervals, chance lines, contamination; two checkpoints compared",
     "export": "hf | gguf | onnx: for transformers, llama.cpp, Ollama, the browser; each verified",
     "quantize": "int8, int4, bitsandbytes: the weights in fewer bits, and what that costs",
     "serve": "an OpenAI-compatible server for checkpoints, adapters and GGUF files",
