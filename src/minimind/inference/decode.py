@@ -18,7 +18,6 @@ from minimind.inference.backend import TokenEvent
 from minimind.inference.sampling import SamplingParams
 from minimind.inference.scored import ScoredModel
 from minimind.model import CausalLM, KVCache
-from minimind.model.compiled import compiled_length
 
 FinishReason = Literal["stop", "length", "context"]
 
@@ -72,13 +71,15 @@ def prefill(model: CausalLM, cache: KVCache, rows: Sequence[Sequence[int]]) -> T
 @torch.no_grad()
 def decode_one(model: CausalLM, cache: KVCache, ids_B: Tensor) -> Tensor:
     """Read one token a row; return (B, V) logits of the next."""
-    if model.compiled_step is not None and cache.batch_size == 1:
+    if model.compiled_step is not None and model.compiled_step.takes(cache):
         return model.compiled_step(cache, ids_B)
     return model(ids_B[:, None], cache=cache, logits="last").logits[:, -1]
 
 
 def compile_decoding(model: CausalLM) -> None:
     """Compile the step of a single row now (`model.compiled`) instead of at its first token.
+
+    On CUDA the first of its graphs is recorded (`model.graphs`); others follow as they are needed.
 
     Args:
         model: in eval mode.
@@ -90,9 +91,8 @@ def compile_decoding(model: CausalLM) -> None:
 
 def new_cache(model: CausalLM, *, batch_size: int, max_length: int) -> KVCache:
     """Return an empty cache for `batch_size` rows of at most `max_length` tokens."""
-    context = model.config.max_position_embeddings
-    if model.compiled_step is not None and (batch_size == 1 or max_length == context):
-        max_length = compiled_length(context)
+    if model.compiled_step is not None:
+        max_length = model.compiled_step.cache_length(max_length, batch_size=batch_size)
     weight = model.model.norm.weight  # never rounded: a quantised embedding would be undone here
     return KVCache(
         model.config,

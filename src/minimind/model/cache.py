@@ -58,6 +58,8 @@ class KVCache:
             )
         self.max_length = max_length
         self.chunk = chunk
+        self.whole: KVCache | None = None  # of a view: what it is a view of, and from which row
+        self.first = 0
         self.lengths: Tensor = torch.zeros(batch_size, dtype=torch.int64)
         self._written = self.lengths.clone()  # how far each row was ever written since empty
         self._windows = [config.window_of(layer) for layer in range(config.num_hidden_layers)]
@@ -109,6 +111,7 @@ class KVCache:
         `lengths` while the view is in use; editing its elements is fine.
         """
         part = copy.copy(self)
+        part.whole, part.first = self.whole or self, self.first + first
         rows = slice(first, first + count)
         part.lengths, part._written = self.lengths[rows], self._written[rows]
         part._keys = [buffer[rows] for buffer in self._keys]

@@ -54,6 +54,16 @@ class CompiledStep:
         # The guards on the modules stay (0.3 ms of 5): two models share this function's code.
         self._step: Callable[..., Tensor] = torch.compile(self._forward, fullgraph=True)
 
+    def takes(self, cache: KVCache) -> bool:
+        """Tell whether the step can be done with this cache: one row."""
+        return cache.batch_size == 1
+
+    def cache_length(self, max_length: int, *, batch_size: int) -> int:
+        """Return how long a cache must be made to hold `max_length` tokens."""
+        context = self._model.config.max_position_embeddings
+        compiled = batch_size == 1 or max_length == context
+        return compiled_length(context) if compiled else max_length
+
     @torch.no_grad()
     def __call__(self, cache: KVCache, ids_B: Tensor) -> Tensor:
         """Read one token, advance the cache by it, and return (1, V) logits of the next.

@@ -1,0 +1,166 @@
+"""One token of each of several rows on a GPU, as a CUDA graph: one launch instead of some 400.
+
+At this size a step's kernels take 0.1-0.3 ms and launching them from Python takes 5-10. A graph is
+recorded the first time that a number of rows meets a number of slots, both rounded up, and replayed
+from then on. Rows that only fill a number up write to the slot after the last, which nobody reads.
+
+Axes: B rows, T query (1), S key, G kv heads, K head dim, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from minimind.model.attention import Mask
+from minimind.model.cache import KVCache
+from minimind.model.compiled import LENGTH_STEP, compiled_length
+from minimind.model.rope import rotary_tables
+
+if TYPE_CHECKING:
+    from minimind.model.transformer import CausalLM
+
+WARM_UP = 2
+"""Runs before a recording: they pick the matrix kernels and fill the rotary tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Recording:
+    """A step for one number of rows and slots: what it reads, what it writes, and how to run it."""
+
+    ids_B1: Tensor
+    positions_B1: Tensor
+    logits_BV: Tensor
+    replay: Callable[[], None]
+
+
+class GraphStep:
+    """Reads one token of every row of a cache by replaying a CUDA graph.
+
+    It serves dense models whose layers all see everything: experts choose rows by what they read,
+    a ring has no slot that is nobody's, and dynamic RoPE asks for the longest row. On a CPU, where
+    there is nothing to record, the same step runs as it is (for tests).
+
+    Args:
+        model: in eval mode; its weights may change in place, its modules may not.
+    """
+
+    def __init__(self, model: CausalLM) -> None:
+        self._model = model
+        config = model.config
+        windows = {config.window_of(layer) for layer in range(config.num_hidden_layers)}
+        dynamic = config.rope_scaling is not None and config.rope_scaling.rope_type == "dynamic"
+        self._serves = config.moe is None and windows == {None} and not dynamic
+        self._recordings: dict[tuple[int, ...], _Recording] = {}
+        self._pool: tuple[int, int] | None = None
+
+    def takes(self, cache: KVCache) -> bool:
+        """Tell whether the step can be done with this cache: it needs the slot that nobody reads."""
+        whole = cache.whole or cache
+        return self._serves and whole.max_length % LENGTH_STEP == 1
+
+    def cache_length(self, max_length: int, *, batch_size: int) -> int:
+        """Return how long a cache must be made to hold `max_length` tokens."""
+        return compiled_length(max_length)
+
+    @torch.no_grad()
+    def __call__(self, cache: KVCache, ids_B: Tensor) -> Tensor:
+        """Read one token of each row, advance the cache by it, and return (B, V) logits.
+
+        Args:
+            cache: of B rows, or a view of some.
+            ids_B: (B,) int64.
+
+        Returns:
+            A buffer that the next call overwrites.
+
+        Raises:
+            ConfigError: the cache is full.
+        """
+        cache.begin(1)
+        whole, count = cache.whole or cache, len(ids_B)
+        needed = (int(cache.lengths.max()) // LENGTH_STEP + 1) * LENGTH_STEP
+        rows = min(1 << (count - 1).bit_length(), whole.batch_size - cache.first)
+        key = (whole.buffers()[0][0].data_ptr(), cache.first, rows, needed)
+        recording = self._recordings.get(key)
+        if recording is None:
+            recording = self._record(whole, cache.first, rows, needed)
+            self._recordings[key] = recording
+        recording.ids_B1[:count, 0] = ids_B
+        recording.positions_B1[:count, 0] = cache.lengths.to(cache.device)
+        recording.positions_B1[count:] = whole.max_length - 1
+        recording.replay()
+        cache.advance(1)
+        return recording.logits_BV[:count]
+
+    def _record(self, whole: KVCache, first: int, rows: int, needed: int) -> _Recording:
+        device = whole.device
+        ids_B1 = torch.zeros(rows, 1, dtype=torch.int64, device=device)
+        # While it warms up it writes where nobody reads.
+        positions_B1 = torch.full_like(ids_B1, whole.max_length - 1)
+        writer = _RowsWriter(whole, first, rows, needed, positions_B1)
+
+        def step() -> Tensor:
+            model = self._model
+            rotary = rotary_tables(model.config, positions_B1)
+            mask = writer.mask()
+            x_BTD = model.model.embed_tokens(ids_B1)
+            for layer in model.model.layers:
+                x_BTD = layer(x_BTD, rotary, mask, writer, writer)
+            return model.head(model.model.norm(x_BTD))[:, 0]
+
+        if device.type != "cuda":
+            logits_BV = torch.empty(
+                rows, self._model.config.vocab_size, dtype=self._model.output_weight.dtype
+            )
+            return _Recording(
+                ids_B1, positions_B1, logits_BV, lambda: void(logits_BV.copy_(step()))
+            )
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            logits_BV = step()
+        self._pool = self._pool or graph.pool()
+        return _Recording(ids_B1, positions_B1, logits_BV, graph.replay)
+
+
+def void(_: object) -> None:
+    """Return nothing."""
+
+
+class _RowsWriter:
+    """What `KVCache` and `CacheStep` are to a layer, for one token of each of several rows."""
+
+    def __init__(
+        self, whole: KVCache, first: int, rows: int, needed: int, positions_B1: Tensor
+    ) -> None:
+        keys, values = whole.buffers()
+        self._keys = [buffer[first : first + rows] for buffer in keys]
+        self._values = [buffer[first : first + rows] for buffer in values]
+        self._needed, self._positions_B1 = needed, positions_B1
+        self._rows_B = torch.arange(rows, device=positions_B1.device)
+
+    def write(
+        self, layer: int, k_BGTK: Tensor, v_BGTK: Tensor, _step: object
+    ) -> tuple[Tensor, Tensor]:
+        """Store each row's key and value; return the slots that may hold a token."""
+        parts = []
+        for buffer, new_BGTK in ((self._keys[layer], k_BGTK), (self._values[layer], v_BGTK)):
+            at_B = self._positions_B1[:, 0]
+            buffer[self._rows_B, :, at_B] = new_BGTK[:, :, 0].to(buffer.dtype)
+            parts.append(buffer[:, :, : self._needed].to(new_BGTK.dtype))
+        return parts[0], parts[1]
+
+    def mask(self) -> Mask:
+        """Return which slots each query sees, (B, 1, 1, S)."""
+        slot_S = torch.arange(self._needed, device=self._positions_B1.device)
+        return Mask("single", allowed=(slot_S <= self._positions_B1)[:, None, None])

@@ -1,0 +1,66 @@
+"""The step of several rows that a GPU records, run as it is on a CPU, is the plain one."""
+
+import pytest
+import torch
+from model_doubles import random_ids, random_model
+
+from doubles import tiny_config
+from minimind.errors import ConfigError
+from minimind.inference.decode import decode_one, new_cache, prefill
+from minimind.inference.engine import Engine
+from minimind.inference.sampling import SamplingParams
+from minimind.model import KVCache
+from minimind.model.graphs import GraphStep
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4])
+def test_ragged_rows_get_the_logits_of_the_plain_step(rows: int) -> None:
+    config = tiny_config(max_position_embeddings=200, num_attention_heads=4, num_key_value_heads=2)
+    model = random_model(config).eval()
+    prompts = [random_ids(config, 1, 3 + 29 * row)[0].tolist() for row in range(rows)]
+    following = random_ids(config, 70, rows)
+    step = model.compiled_step = GraphStep(model)
+    fast = new_cache(model, batch_size=6, max_length=200)
+    model.compiled_step = None
+    plain = KVCache(config, batch_size=6, max_length=200)
+    for cache in (fast, plain):
+        prefill(model, cache.view(1, rows), prompts)
+        prefill(model, cache.view(5, 1), [[7, 8, 9]])
+    for ids_B in following:
+        expected_BV = decode_one(model, plain.view(1, rows), ids_B)
+        logits_BV = step(fast.view(1, rows), ids_B)
+        torch.testing.assert_close(logits_BV, expected_BV, rtol=0, atol=1e-5)
+    assert fast.lengths.tolist() == plain.lengths.tolist()
+    # Rows that filled the number up changed nothing that is ever read.
+    for ours, theirs in zip(fast.buffers()[0], plain.buffers()[0], strict=True):
+        torch.testing.assert_close(ours[:, :, :200], theirs, rtol=0, atol=1e-5)
+
+
+def test_answers_are_those_of_the_plain_engine_and_a_recording_is_used_again() -> None:
+    model = random_model(tiny_config()).eval()
+    params = SamplingParams(temperature=0, repetition_penalty=1.0, max_new_tokens=12)
+    prompts = random_ids(model.config, 5, 6).tolist()
+    expected = Engine(model).generate(prompts, params)
+    model.compiled_step = step = GraphStep(model)
+    assert Engine(model).generate(prompts, params) == expected
+    assert 1 <= len(step._recordings) <= 4
+    assert list(Engine(model).stream(prompts[0], params)) == expected[0]
+
+
+def test_models_that_it_cannot_serve_take_the_plain_step() -> None:
+    model = random_model(tiny_config(sliding_window=7)).eval()
+    params = SamplingParams(temperature=0, repetition_penalty=1.0, max_new_tokens=12)
+    prompts = random_ids(model.config, 2, 6).tolist()
+    expected = Engine(model).generate(prompts, params)
+    model.compiled_step = step = GraphStep(model)
+    assert Engine(model).generate(prompts, params) == expected
+    assert not step._recordings
+
+
+def test_a_full_cache_is_an_error() -> None:
+    model = random_model(tiny_config()).eval()
+    step = GraphStep(model)
+    cache = KVCache(model.config, batch_size=1, max_length=65)
+    prefill(model, cache, [[5] * 65])
+    with pytest.raises(ConfigError, match="max_length = 65"):
+        step(cache, torch.tensor([9]))
