@@ -4,10 +4,15 @@
     python bench/recipe.py --data FOLDER --compare width      64m- against 64m-wide-shaped, small
     python bench/recipe.py --data FOLDER --compare tokenizer  jieba-guided against plain BPE
     python bench/recipe.py --data FOLDER --compare rows       rows of a step and rates, nano
+    python bench/recipe.py --data FOLDER --compare moe        experts against dense shapes, small
+    python bench/recipe.py --data FOLDER --compare balance    what keeps experts busy, small
 
 Each arm lives in a process of its own and trains for `--seconds`; the arms take turns of `--turn`
 seconds, so that whatever else the machine does meets all of them. Compilation is not counted (a run
 of hours doesn't feel it). The learning-rate schedule follows the share of the time that has passed.
+With `--steps N` every arm trains for N steps instead, on the same batches, whatever time that takes:
+equal tokens, fit for a machine that others use. `--steps-of ARM=M` gives one arm M steps: what it
+does in the time of the others by its rate in `bench/moe.py`.
 All arms are measured on the same held-out text, `--validation-mb` of it.
 """
 
@@ -25,18 +30,20 @@ from typing import Any, Literal
 
 import tyro
 
-from minimind.config import DataConfig, OptimConfig, RunConfig
+from minimind.config import DataConfig, MoEConfig, OptimConfig, RunConfig
 from workers import Worker, serve
 
 SCRIPT = Path(__file__).resolve()
 SCHEDULE_STEPS = 1000  # resolution of the schedule over the time budget
 
-Compare = Literal["recipe", "width", "tokenizer", "rows"]
+Compare = Literal["recipe", "width", "tokenizer", "rows", "moe", "balance"]
 ARMS = {
     "recipe": ("muon-packed-bf16", "adamw-padded-fp32", "adamw-packed-bf16"),
     "width": ("64m-shaped", "64m-wide-shaped"),
     "tokenizer": ("jieba-guided", "plain-bpe"),
     "rows": ("8x512-slow", "8x256-slow", "16x256-slow", "16x256-fast", "32x256-fast"),
+    "moe": ("moe", "dense-26m", "dense-64m"),
+    "balance": ("moe", "moe-bias", "moe-none"),
 }
 
 
@@ -53,8 +60,13 @@ class Args:
     tokenizer_mb: int = 32
     vocab_size: int = 12_000
     seconds: float = 240.0
+    steps: int | None = None
+    """Equal steps in place of equal seconds."""
+    steps_of: tuple[str, ...] = ()
+    """`ARM=N`: other steps for an arm."""
     turn: float = 20.0
     seeds: int = 3
+    first_seed: int = 0
     validation_mb: float = 0.3
     compile: bool = True
     work: Path = Path("runs/bench-recipe")
@@ -92,6 +104,10 @@ def arm_config(name: str, *, data: Path, seed: int, vocab_size: int) -> RunConfi
             train=replace(base.train, batch_rows=rows, micro_batch_rows=rows),
             optim=replace(base.optim, lr=lr, muon_lr=muon_lr),
         )
+    if name in EXPERT_SHAPES:
+        half = replace(base.train, batch_rows=8, micro_batch_rows=8)
+        shape = base.model
+        return replace(base, train=half, model=replace(shape, **EXPERT_SHAPES[name]))
     if name in SMALL_SHAPES:
         return replace(base, model=replace(base.model, **SMALL_SHAPES[name]))
     return base
@@ -120,6 +136,27 @@ SMALL_SHAPES: dict[str, dict[str, int]] = {
     },
 }  # fmt: skip
 
+# A quarter of the width and half the layers of the presets moe, 26m and 64m. `moe` has the weights
+# of dense-64m and, for a token, the products of dense-26m (with 64m's attention and 2 experts of 128
+# against 26m's narrower kv and 304).
+_NARROW: dict[str, Any] = {
+    "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 2, "head_dim": 64,
+}  # fmt: skip
+
+
+def _experts(balance: Literal["loss", "bias", "none"]) -> dict[str, Any]:
+    moe = MoEConfig(num_experts=8, moe_intermediate_size=128, router_balance=balance)
+    return _NARROW | {"num_key_value_heads": 2, "moe": moe}
+
+
+EXPERT_SHAPES: dict[str, dict[str, Any]] = {
+    "moe": _experts("loss"),
+    "moe-bias": _experts("bias"),
+    "moe-none": _experts("none"),
+    "dense-26m": _NARROW | {"num_key_value_heads": 1, "intermediate_size": 304},
+    "dense-64m": _NARROW | {"num_key_value_heads": 2, "intermediate_size": 1024},
+}
+
 
 # ---------------------------------------------------------------------------- inside a worker
 
@@ -139,8 +176,9 @@ def work(payload: dict[str, Any]) -> None:
     if not payload["compile"]:
         config = replace(config, train=replace(config.train, compile=False))
     seed_all(config.seed)
-    run = TimedRun(config, tokenizer, seconds=payload["seconds"])
-    run.warm_up()
+    run = TimedRun(config, tokenizer, seconds=payload["seconds"], steps=payload["steps"])
+    if payload["compile"]:
+        run.warm_up()
     held_out_bytes = int(payload["validation_mb"] * 2**20)
 
     def burst() -> dict[str, float]:
@@ -158,15 +196,19 @@ class TimedRun:
         config: model, data, optimizer.
         tokenizer: fits the model.
         seconds: the budget.
+        steps: the budget in steps instead.
     """
 
-    def __init__(self, config: RunConfig, tokenizer: Any, *, seconds: float) -> None:
+    def __init__(
+        self, config: RunConfig, tokenizer: Any, *, seconds: float, steps: int | None = None
+    ) -> None:
         from minimind.data import make_loader
         from minimind.model import CausalLM
         from minimind.train import NextToken, Trainer, build_optimizer, build_schedule
         from minimind.train.device import pick_device
 
         self.config, self.tokenizer, self.seconds = config, tokenizer, seconds
+        self.steps = steps
         self.elapsed, self._since, self._padding = 0.0, 0.0, 0
         loader = make_loader(
             config.data,
@@ -191,12 +233,16 @@ class TimedRun:
     @property
     def progress(self) -> float:
         """Return the share of the budget that is used up, at this moment."""
+        if self.steps is not None:
+            return min(0.999, self.trainer.step / self.steps)
         running = time.perf_counter() - self._since if self._since else 0.0
         return min(0.999, (self.elapsed + running) / self.seconds)
 
     @property
     def finished(self) -> bool:
         """Tell whether the budget is used up."""
+        if self.steps is not None:
+            return self.trainer.step >= self.steps
         return self.elapsed >= self.seconds
 
     def warm_up(self) -> None:
@@ -211,9 +257,11 @@ class TimedRun:
 
     def train(self, seconds: float) -> None:
         """Train for a turn, or to the end of the budget."""
-        until = min(seconds, self.seconds - self.elapsed)
+        until = seconds if self.steps else min(seconds, self.seconds - self.elapsed)
         self._since = time.perf_counter()
-        while (now := time.perf_counter() - self._since) < until:
+        while (now := time.perf_counter() - self._since) < until and not (
+            self.steps and self.finished
+        ):
             self.trainer.train_step(next(self._batches))
         self.elapsed += now
         self._since = 0.0
@@ -249,6 +297,21 @@ class TimedRun:
             "bits_per_byte": figures["bits_per_byte"],
             "held_out_bytes": sum(sizes),
             "bytes_per_token": sum(sizes) / tokens,
+            **self._loads(batches),
+        }
+
+    def _loads(self, batches: list[Any]) -> dict[str, float]:
+        """Return how unevenly held-out tokens fall on experts: the worst layer, and the mean."""
+        from minimind.inference.experts import expert_loads
+
+        if self.config.model.moe is None:
+            return {}
+        loads = expert_loads(self.trainer.model, batches)
+        ratios = [max(layer) / max(min(layer), 1e-9) for layer in loads.tolist()]
+        return {
+            "max_over_min_load": max(ratios),
+            "mean_max_over_min": statistics.mean(ratios),
+            "unused_experts": sum(load == 0 for layer in loads.tolist() for load in layer),
         }
 
 
@@ -293,10 +356,11 @@ def compare(args: Args) -> list[dict[str, Any]]:
     if args.compare == "tokenizer":
         tokenizers = train_tokenizers(args)
     rows = []
-    for seed in range(args.seeds):
+    own_steps = dict(one.split("=") for one in args.steps_of)
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         payloads = [
             {**asdict(args), "arm": arm, "seed": seed, "tokenizer": tokenizers[arm],
-             "data": str(args.data), "work": ""}
+             "steps": int(own_steps.get(arm, 0)) or args.steps, "data": str(args.data), "work": ""}
             for arm in arms
         ]  # fmt: skip
         workers = [Worker(SCRIPT, payload, huge_pages=True) for payload in payloads]
@@ -307,7 +371,8 @@ def compare(args: Args) -> list[dict[str, Any]]:
                     figures[number] = worker.burst()
         for arm, worker, one in zip(arms, workers, figures, strict=True):
             rows.append({"arm": arm, "seed": seed, **worker.ready, **one})
-            print(f"seed {seed} {arm}: {one['bits_per_byte']:.4f} bits/byte", file=sys.stderr)
+            shown = {name: round(value, 4) for name, value in one.items()}
+            print(f"seed {seed} {arm}: {json.dumps(shown)}", file=sys.stderr)
             worker.close()
     return rows
 
@@ -336,7 +401,8 @@ def show(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"held-out bits per byte after {report['seconds']:.0f} s each")
+    budget = f"{report['steps']} steps" if report["steps"] else f"{report['seconds']:.0f} s"
+    table = Table(title=f"held-out bits per byte after {budget} each")
     for column in ("arm", "bits/byte", "± sd", "n", "learnt tokens/s", "padding", "bytes/token",
                    "steps", "parameters"):  # fmt: skip
         table.add_column(column, justify="left" if column == "arm" else "right")
@@ -359,6 +425,7 @@ def main() -> None:
     report = {
         "compare": args.compare,
         "seconds": args.seconds,
+        "steps": args.steps,
         "summary": summarise(rows),
         "rows": rows,
     }

@@ -48,6 +48,79 @@ class RopeScaling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MoEConfig:
+    """A sparse mixture of experts in place of every feed-forward (`model.moe`).
+
+    The first four fields and `router_aux_loss_coef` have the names of a Qwen3-MoE config.json.
+
+    Attributes:
+        num_experts: feed-forwards in a layer.
+        num_experts_per_tok: how many of them each token takes.
+        moe_intermediate_size: width of one expert.
+        norm_topk_prob: the weights of a token's experts add up to 1.
+        router_balance: what keeps all experts busy. `loss`: E x sum of load x probability (Fedus et
+            al. 2021, Switch, equation 4, in GShard's form for several choices). `bias`: without a
+            gradient to the text's model (Wang et al. 2024, auxiliary-loss-free): each expert's
+            score is shifted against its excess load. The shift is kept in the router's own
+            weights, along the mean of what it reads, so nothing has to be folded in at the end.
+            `none`: nothing.
+        router_aux_loss_coef: strength of either.
+        router_z_loss_coef: of the mean square of the router's log-normaliser (Zoph et al. 2022),
+            which keeps its logits small.
+    """
+
+    num_experts: int = 8
+    num_experts_per_tok: int = 2
+    moe_intermediate_size: int = 512
+    norm_topk_prob: bool = True
+    router_balance: Literal["loss", "bias", "none"] = "loss"
+    router_aux_loss_coef: float = 0.01
+    router_z_loss_coef: float = 0.001
+
+    def __post_init__(self) -> None:
+        for name in ("num_experts", "num_experts_per_tok", "moe_intermediate_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.moe.{name} = {getattr(self, name)}: must be at least 1")
+        if self.num_experts_per_tok > self.num_experts:
+            raise ConfigError(
+                f"model.moe.num_experts_per_tok = {self.num_experts_per_tok}: there are only "
+                f"model.moe.num_experts = {self.num_experts}"
+            )
+        if self.moe_intermediate_size % 8:
+            raise ConfigError(
+                f"model.moe.moe_intermediate_size = {self.moe_intermediate_size}: must be a "
+                "multiple of 8, as grouped matrix products want their rows aligned"
+            )
+        for name in ("router_aux_loss_coef", "router_z_loss_coef"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"model.moe.{name} = {getattr(self, name)}: must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig:
+    """What a model that sees has beside its language model: which encoder, and a projector.
+
+    The encoder is frozen and no part of a checkpoint, which names it; the projector is LLaVA's:
+    two matrices with GELU between them (`model.vision`).
+
+    Attributes:
+        encoder: `efficientnet-lite0`, or a directory with a CLIP or SigLIP of transformers.
+        encoder_sha256: of the encoder's weights; another encoder is refused.
+        feature_size: numbers at each position of its grid.
+        positions: tokens that an image takes.
+        grid: its grid is averaged down to `grid` x `grid` positions; None: taken as it is.
+        image_token_id: `<|image_pad|>`, which stands `positions` times for an image.
+    """
+
+    encoder: str
+    encoder_sha256: str
+    feature_size: int
+    positions: int
+    grid: int | None = None
+    image_token_id: int = 11
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The shape of a model. Field names are those of a Hugging Face Qwen3 config.json.
 
@@ -56,7 +129,8 @@ class ModelConfig:
     attention, or sliding if `sliding_window` is set. `model_type` says how attention differs in the
     families that `minimind import` reads: `qwen3` norms queries and keys, `qwen2` adds biases to
     queries, keys and values instead, `llama` does neither. `attention_bias` adds biases to all four
-    matrices of attention.
+    matrices of attention. With `moe` a `qwen3` is a Qwen3-MoE: every feed-forward is a mixture of
+    experts, and `intermediate_size` is not used.
     """
 
     model_type: ModelType = "qwen3"
@@ -76,6 +150,8 @@ class ModelConfig:
     tie_word_embeddings: bool = True
     attention_bias: bool = False
     initializer_range: float = 0.02
+    moe: MoEConfig | None = None
+    vision: VisionConfig | None = None
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
@@ -108,6 +184,21 @@ class ModelConfig:
         if self.model_type == "llama" and self.sliding_window is not None:
             raise ConfigError(
                 f"model.sliding_window = {self.sliding_window}: model_type llama has none"
+            )
+        if self.moe is not None and self.model_type != "qwen3":
+            raise ConfigError(
+                f"[model.moe] with model.model_type = {self.model_type!r}: a mixture of experts "
+                "is a qwen3 here (Qwen3-MoE)"
+            )
+        if self.moe is not None and len(set(self.layer_types or ())) > 1:
+            raise ConfigError(
+                "model.layer_types mixes windows: Qwen3-MoE has one for all layers. Leave it out, "
+                "and set or leave out model.sliding_window"
+            )
+        if self.moe is not None and self.hidden_size % 8:
+            raise ConfigError(
+                f"model.hidden_size = {self.hidden_size}: with [model.moe] it must be a multiple "
+                "of 8, as grouped matrix products want their rows aligned"
             )
         if self.model_type == "qwen2" and self.attention_bias:
             raise ConfigError(
@@ -153,6 +244,27 @@ class LoraConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SightConfig:
+    """Give a checkpoint eyes, or go on training those it has.
+
+    Attributes:
+        encoder: `efficientnet-lite0` (downloaded on first use), or a directory with a CLIP or
+            SigLIP as transformers saves it. Only read when the checkpoint has no eyes yet.
+        grid: average the encoder's grid down to `grid` x `grid` tokens an image: shorter rows,
+            coarser sight. None keeps it (49 tokens of efficientnet-lite0, 256 to 729 of others).
+        train: `projector` (alignment) leaves the language model as it is; `all` trains it too.
+    """
+
+    encoder: str = "efficientnet-lite0"
+    grid: int | None = None
+    train: Literal["projector", "all"] = "projector"
+
+    def __post_init__(self) -> None:
+        if self.grid is not None and self.grid < 1:
+            raise ConfigError(f"vision.grid = {self.grid}: must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class InitConfig:
     """Where the weights come from.
 
@@ -162,11 +274,21 @@ class InitConfig:
         tokenizer: a directory with tokenizer.json; `default` is the 12,000 one in the package.
             None takes the checkpoint's.
         rope_scaling: stretch the checkpoint's context (see `RopeScaling`).
+        upcycle: make a dense checkpoint a mixture of experts that start as copies of its
+            feed-forward (Komatsuzaki et al. 2022), or as slices of it.
+        upcycle_noise: standard deviation of what is added to the experts' weights, as a share of
+            the weights' own; 0 computes what the dense model computes.
     """
 
     checkpoint: str | None = None
     tokenizer: str | None = None
     rope_scaling: RopeScaling | None = None
+    upcycle: MoEConfig | None = None
+    upcycle_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.upcycle_noise >= 0:
+            raise ConfigError(f"init.upcycle_noise = {self.upcycle_noise}: must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,11 +296,19 @@ class DataConfig:
     """What is read and how rows are made.
 
     Attributes:
-        train: paths, globs, or `catalogue:NAME` of JSONL or .txt files (.zst, .gz).
+        train: paths or globs of JSONL, .txt (both also .zst, .gz), Parquet or WARC files;
+            `catalogue:NAME`; `hub:ORG/NAME[@REVISION][:CONFIG[:SPLIT]]`, streamed from the hub.
         weights: one number a path: its share of the bytes that are read. None: its size, so that
             all end a pass together.
+        temperature: without weights: shares are size ** (1 / temperature), so above 1 the small
+            sources are read more often.
+        epochs_caps: one number a path: after so many passes it gives no more; 0: no cap.
+        curriculum: stages `AFTER_MB:WEIGHT,WEIGHT,...`: the weights from there on. MB of rows read
+            in all; a weight of 0 rests.
+        accept_licences: licences, beside the open ones, under which hub data may be used.
+        retry_seconds: a hub data set that is silent for longer ends the run.
         kind: `text` packs documents; `chat` packs whole conversations with the answer mask;
-            `preference` pads pairs.
+            `image` is chat about images; `preference` pads pairs.
         sequence_length: tokens in a row.
         validation: paths of held-out rows. None: the documents that the hash holds out.
         validation_share: share of documents held out by the hash of their text.
@@ -186,11 +316,15 @@ class DataConfig:
         pack: False pads every document to a row of its own (the original's way, for comparison).
         shuffle_mb: documents are shuffled inside windows of this many MB of text.
         epochs_limit: stop after so many passes. None: until the step budget is reached.
+        num_workers: processes that encode rows; 0: a thread of the run. The rows are the same.
+        cache: token shards for the next epoch and run: `auto` keeps those of large sources in
+            $MINIMIND_CACHE/tokens, a folder keeps all in it, `off` none. The rows are the same.
+        cache_gb: above it the least recently used shards are deleted.
     """
 
     train: tuple[str, ...] = ()
     weights: tuple[float, ...] | None = None
-    kind: Literal["text", "chat", "preference"] = "text"
+    kind: Literal["text", "chat", "preference", "image"] = "text"
     sequence_length: int = 512
     validation: tuple[str, ...] | None = None
     validation_share: float = 0.01
@@ -198,6 +332,14 @@ class DataConfig:
     pack: bool = True
     shuffle_mb: int = 256
     epochs_limit: int | None = None
+    temperature: float = 1.0
+    epochs_caps: tuple[int, ...] | None = None
+    curriculum: tuple[str, ...] = ()
+    accept_licences: tuple[str, ...] = ()
+    retry_seconds: float = 900.0
+    num_workers: int = 0
+    cache: str = "auto"
+    cache_gb: float = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,6 +487,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     init: InitConfig = field(default_factory=InitConfig)
     lora: LoraConfig | None = None
+    vision: SightConfig | None = None
     data: DataConfig = field(default_factory=DataConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -1,7 +1,7 @@
 """`ModelConfig` as a Hugging Face config.json, and back.
 
-The fields are those that transformers 5 writes for Qwen3, Qwen2 and Llama; files of transformers 4
-are read too.
+The fields are those that transformers 5 writes for Qwen3, Qwen3-MoE, Qwen2 and Llama; files of
+transformers 4 are read too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, get_args
 
-from minimind.config import LayerType, ModelConfig, ModelType, RopeScaling
+from minimind.config import LayerType, ModelConfig, ModelType, MoEConfig, RopeScaling
 from minimind.errors import CheckpointError
 from minimind.tokenizer import Tokenizer
 
@@ -20,9 +20,13 @@ _SAME = (
 )  # fmt: skip
 """Fields with the same name and meaning on both sides."""
 
+_QWEN3_MOE = "qwen3_moe"
+"""The `model_type` of a Qwen3 with experts, which to us is a `qwen3` with `moe`."""
+
 _CLASSES: dict[ModelType, str] = {
     "qwen3": "Qwen3ForCausalLM", "qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM",
 }  # fmt: skip
+_MOE_CLASS = "Qwen3MoeForCausalLM"
 
 
 def hf_config(
@@ -30,10 +34,12 @@ def hf_config(
 ) -> dict[str, Any]:
     """Return the config.json with which `AutoModelForCausalLM` loads our weights as they are."""
     fields: dict[str, Any] = {name: getattr(config, name) for name in _SAME}
+    kind = config.model_type if config.moe is None else _QWEN3_MOE
     return {
-        "architectures": [_CLASSES[config.model_type]],
-        "model_type": config.model_type,
+        "architectures": [_CLASSES[config.model_type] if config.moe is None else _MOE_CLASS],
+        "model_type": kind,
         **fields,
+        **_experts(config),
         "hidden_act": "silu",
         # Qwen2 has its biases without saying so.
         **({} if config.model_type == "qwen2" else {"attention_bias": config.attention_bias}),
@@ -64,7 +70,8 @@ def config_from_hf(values: dict[str, Any]) -> ModelConfig:
         CheckpointError: another architecture, or a variant that this model doesn't have.
     """
     _refuse_other_models(values)
-    kind: ModelType = values["model_type"]
+    moe = _moe_config(values)
+    kind: ModelType = "qwen3" if moe is not None else values["model_type"]
     given = {name: values[name] for name in _SAME if values.get(name) is not None}
     given.setdefault("num_key_value_heads", given["num_attention_heads"])
     # What a file leaves out has the default of its class in transformers.
@@ -86,10 +93,46 @@ def config_from_hf(values: dict[str, Any]) -> ModelConfig:
         rope_scaling=scaling,
         sliding_window=window,
         layer_types=layer_types,
+        moe=moe,
     )
 
 
+def _experts(config: ModelConfig) -> dict[str, Any]:
+    """Return what a Qwen3-MoE has beside a Qwen3; other programs pass over the two fields of ours.
+
+    The fields of `MoEConfig` have the file's own names.
+    """
+    if config.moe is None:
+        return {}
+    return {
+        **dataclasses.asdict(config.moe),
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "output_router_logits": False,
+    }
+
+
+def _moe_config(values: dict[str, Any]) -> MoEConfig | None:
+    if values["model_type"] != _QWEN3_MOE:
+        return None
+    given = {
+        field.name: values[field.name]
+        for field in dataclasses.fields(MoEConfig)
+        if values.get(field.name) is not None
+    }
+    # transformers 5 knows the number by two names, and has other defaults for what a file omits.
+    experts = values.get("num_experts", values.get("num_local_experts"))
+    lacks = [name for name in ("num_experts_per_tok", "moe_intermediate_size") if name not in given]
+    if experts is None or lacks:
+        missing = ["num_experts"] * (experts is None) + lacks
+        raise CheckpointError(f"config.json lacks {', '.join(missing)}")
+    return MoEConfig(**({"norm_topk_prob": False} | given | {"num_experts": experts}))
+
+
 def _sliding(config: ModelConfig) -> dict[str, Any]:
+    if config.moe is not None:  # one window for all layers, or none
+        window = config.sliding_window
+        return {"use_sliding_window": window is not None, "sliding_window": window}
     windows = [config.window_of(layer) for layer in range(config.num_hidden_layers)]
     sliding = any(windows)
     return {
@@ -151,6 +194,8 @@ def _windows(
     window = values.get("sliding_window") if values.get("use_sliding_window") else None
     if window is None:
         return None, None
+    if values["model_type"] == _QWEN3_MOE:
+        return window, None
     first_sliding = values.get("max_window_layers", 28)
     by_number: list[LayerType] = [
         "sliding_attention" if n >= first_sliding else "full_attention" for n in range(layers)
@@ -163,9 +208,15 @@ def _windows(
 
 def _refuse_other_models(values: dict[str, Any]) -> None:
     kind = values.get("model_type")
-    if kind not in get_args(ModelType):
+    if kind not in (*get_args(ModelType), _QWEN3_MOE):
         raise CheckpointError(
-            f"config.json: model_type is {kind!r}; this model can be {', '.join(_CLASSES)}"
+            f"config.json: model_type is {kind!r}; this model can be {', '.join(_CLASSES)}, "
+            f"{_QWEN3_MOE}"
+        )
+    if values.get("mlp_only_layers") or values.get("decoder_sparse_step", 1) != 1:
+        raise CheckpointError(
+            f"config.json: mlp_only_layers = {values.get('mlp_only_layers')!r}, decoder_sparse_step"
+            f" = {values.get('decoder_sparse_step')!r}: every layer has experts here, or none"
         )
     if values.get("mlp_bias"):
         raise CheckpointError("config.json: mlp_bias is true; this feed-forward has no biases")

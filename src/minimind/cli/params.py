@@ -91,6 +91,7 @@ def figures(
             "total": parts.total,
             **asdict(parts),
             "non_embedding": parts.non_embedding,
+            "active": accounting.active_parameters(config).total,
         },
         "flops_per_token": {
             "training": accounting.training_flops_per_token(config, sequence_length=T),

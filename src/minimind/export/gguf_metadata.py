@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from minimind.config import ModelConfig
@@ -41,8 +43,9 @@ class Architecture:
 
 ARCHITECTURES: dict[str, Architecture] = {
     "qwen3": Architecture(name="qwen3", tensors="QWEN3"),
+    "qwen3_moe": Architecture(name="qwen3moe", tensors="QWEN3MOE"),
 }
-"""By `config.model_type`."""
+"""By the `model_type` of a Hugging Face config.json."""
 
 
 def architecture_of(config: ModelConfig) -> Architecture:
@@ -51,17 +54,18 @@ def architecture_of(config: ModelConfig) -> Architecture:
     Raises:
         ExportError: it is one whose GGUF isn't written here.
     """
-    if config.model_type not in ARCHITECTURES:
+    kind = config.model_type if config.moe is None else f"{config.model_type}_moe"
+    if kind not in ARCHITECTURES:
         raise ExportError(
-            f"GGUF: model_type {config.model_type!r} is not exported here; "
+            f"GGUF: model_type {kind!r} is not exported here; "
             f"{', '.join(ARCHITECTURES)} is. For a model that was imported, "
             "take the GGUF that its own makers publish"
         )
-    return ARCHITECTURES[config.model_type]
+    return ARCHITECTURES[kind]
 
 
 def gguf_tensors(config: ModelConfig, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of a model under llama.cpp's names.
+    """Return the tensors of a model under llama.cpp's names; the experts of a layer are stacked.
 
     Raises:
         ExportError: a tensor that the architecture has no name for.
@@ -70,12 +74,25 @@ def gguf_tensors(config: ModelConfig, state: dict[str, Tensor]) -> dict[str, Ten
     listed = gguf.MODEL_ARCH[architecture_of(config).tensors]
     names = gguf.get_tensor_name_map(listed, config.num_hidden_layers)
     renamed: dict[str, Tensor] = {}
-    for name, tensor in state.items():
+    for name, tensor in _stacked(state).items():
         new = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if new is None:
             raise ExportError(f"GGUF: llama.cpp's {listed.name} has no tensor for {name}")
         renamed[new] = tensor
     return renamed
+
+
+def _stacked(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state with `experts.0.X`, `experts.1.X`, ... as one `experts.X`, (E, O, I)."""
+    joined: dict[str, Tensor] = {}
+    experts: dict[str, list[Tensor]] = defaultdict(list)
+    for name, tensor in state.items():
+        whole, is_expert = re.subn(r"\.experts\.\d+\.", ".experts.", name)
+        if is_expert:
+            experts[whole].append(tensor)  # a state dict has them in order
+        else:
+            joined[name] = tensor
+    return joined | {name: torch.stack(parts) for name, parts in experts.items()}
 
 
 def refuse_inexpressible(config: ModelConfig, tokenizer: Tokenizer) -> None:
@@ -98,6 +115,12 @@ def refuse_inexpressible(config: ModelConfig, tokenizer: Tokenizer) -> None:
         raise ExportError(
             "GGUF: rope_scaling.rope_type = 'dynamic' changes with the length at hand, which "
             "llama.cpp doesn't do. Stretch the checkpoint by yarn or linear instead"
+        )
+    moe = config.moe
+    if moe is not None and not moe.norm_topk_prob:
+        raise ExportError(
+            "GGUF: model.moe.norm_topk_prob = false, and llama.cpp's qwen3moe always norms the "
+            "weights of a token's experts: it would compute something else. Export to Hugging Face"
         )
     if config.attention_bias:
         raise ExportError(
@@ -168,6 +191,10 @@ def _write_shape(writer: Any, config: ModelConfig) -> None:
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_vocab_size(config.vocab_size)
+    if config.moe is not None:
+        writer.add_expert_count(config.moe.num_experts)
+        writer.add_expert_used_count(config.moe.num_experts_per_tok)
+        writer.add_expert_feed_forward_length(config.moe.moe_intermediate_size)
     scaling = config.rope_scaling
     if scaling is None:
         return

@@ -49,6 +49,9 @@ _REPLACEMENTS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 """For rows that aren't a multiple of 256 columns; llama.cpp's choice."""
 
 
+_SENSITIVE = ("attn_v", "ffn_down", "ffn_down_exps")
+
+
 def file_type(name: str) -> FileType:
     """Return what a `--type` means.
 
@@ -86,17 +89,17 @@ def tensor_type(
     Args:
         kind: of the file.
         name: the GGUF name, for example `blk.3.attn_v.weight`.
-        shape: (rows, columns), or (columns,).
+        shape: (rows, columns), (columns,), or (experts, rows, columns).
         layers: how many layers the model has.
         tied: the embedding is the output matrix too.
     """
-    if len(shape) == 1:
+    parts = name.split(".")
+    if len(shape) == 1 or "ffn_gate_inp" in parts:  # a router decides: llama.cpp keeps it whole
         return "F32"
     wanted = kind.base
-    parts = name.split(".")
     if name == "output.weight" or (tied and name == "token_embd.weight"):
         wanted = kind.output
-    elif kind.more and parts[0] == "blk" and parts[2] in ("attn_v", "ffn_down"):
+    elif kind.more and parts[0] == "blk" and parts[2] in _SENSITIVE:
         wanted = kind.more if use_more_bits(int(parts[1]), layers) else kind.base
     gguf = require("gguf", extra="gguf")
     for _ in range(2):

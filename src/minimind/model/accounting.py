@@ -5,15 +5,15 @@ Axes: D hidden, H heads, G kv heads, K head dim, F ffn, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from minimind.config import ModelConfig
 
 FP32, BF16, INT8 = 4, 2, 1
 """Bytes of a number."""
 
-LOSS_CHUNK = 512
-"""Tokens whose logits the loss holds at once (the default of `linear_cross_entropy`)."""
+LOSS_CHUNK = 1024
+"""Tokens whose logits the loss holds at once (`train.objective.CHUNK`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,9 @@ class Parameters:
         output: the output matrix, 0 if tied.
         attention: the four matrices of every layer.
         biases: of attention (Qwen2); 0 in our own models.
-        feed_forward: the three matrices of every layer.
+        feed_forward: the three matrices of every layer, of all its experts.
         norms: every RMSNorm.
+        router: of a mixture of experts; else 0.
     """
 
     embedding: int
@@ -35,6 +36,7 @@ class Parameters:
     feed_forward: int
     norms: int
     biases: int = 0
+    router: int = 0
 
     @property
     def total(self) -> int:
@@ -44,7 +46,7 @@ class Parameters:
     @property
     def non_embedding(self) -> int:
         """Return those of the layers and norms (what scaling laws call N)."""
-        return self.hidden_matrices + self.norms + self.biases
+        return self.hidden_matrices + self.norms + self.biases + self.router
 
     @property
     def hidden_matrices(self) -> int:
@@ -96,8 +98,9 @@ class InferenceMemory:
 
 def count_parameters(config: ModelConfig) -> Parameters:
     """Return the number of parameters of each part."""
-    D, F, K, L = config.hidden_size, config.intermediate_size, config.head_dim, _layers(config)
-    H, G = config.num_attention_heads, config.num_key_value_heads
+    D, K, L = config.hidden_size, config.head_dim, _layers(config)
+    H, G, moe = config.num_attention_heads, config.num_key_value_heads, config.moe
+    F = moe.num_experts * moe.moe_intermediate_size if moe else config.intermediate_size
     table = config.vocab_size * D
     return Parameters(
         embedding=table,
@@ -106,7 +109,17 @@ def count_parameters(config: ModelConfig) -> Parameters:
         feed_forward=L * 3 * D * F,
         norms=L * (2 * D + (2 * K if config.qk_norm else 0)) + D,
         biases=L * ((H + 2 * G) * K * config.qkv_bias + D * config.attention_bias),
+        router=L * moe.num_experts * D if moe else 0,
     )
+
+
+def active_parameters(config: ModelConfig) -> Parameters:
+    """Return the parameters that take part in one token: of the experts only the chosen ones."""
+    parts = count_parameters(config)
+    if config.moe is None:
+        return parts
+    share = config.moe.num_experts_per_tok / config.moe.num_experts
+    return replace(parts, feed_forward=round(parts.feed_forward * share))
 
 
 def training_flops_per_token(config: ModelConfig, *, sequence_length: int) -> float:
@@ -119,8 +132,8 @@ def training_flops_per_token(config: ModelConfig, *, sequence_length: int) -> fl
     appendix B) without the half that causality masks. Checkpointed layers compute more; that is
     not counted as useful.
     """
-    parts = count_parameters(config)
-    multiplied = parts.hidden_matrices + config.vocab_size * config.hidden_size
+    parts = active_parameters(config)
+    multiplied = parts.hidden_matrices + parts.router + config.vocab_size * config.hidden_size
     return 6 * multiplied + 3 * _attention_flops(config, sequence_length=sequence_length)
 
 
@@ -161,14 +174,16 @@ def inference_memory(config: ModelConfig) -> InferenceMemory:
     """Return what the weights and the cache of one row take, in bytes."""
     parts = count_parameters(config)
     matrices = parts.total - parts.norms
-    D, F, K, L = config.hidden_size, config.intermediate_size, config.head_dim, _layers(config)
+    D, K, L, moe = config.hidden_size, config.head_dim, _layers(config), config.moe
+    F = moe.moe_intermediate_size if moe else config.intermediate_size
+    experts = moe.num_experts if moe else 1
     heads = config.num_attention_heads + 2 * config.num_key_value_heads
     tables = 1 if config.tie_word_embeddings else 2
-    rows = tables * config.vocab_size + L * (heads * K + D + 2 * F + D)
+    rows = tables * config.vocab_size + L * (heads * K + D + experts * (2 * F + D))
     return InferenceMemory(
         fp32=FP32 * parts.total,
         bf16=BF16 * parts.total,
-        int8=INT8 * matrices + BF16 * (rows + parts.norms),
+        int8=INT8 * (matrices - parts.router) + BF16 * (rows + parts.norms + parts.router),
         cache_per_512_tokens=cache_bytes(config, tokens=512),
     )
 
@@ -197,13 +212,16 @@ def _layer_activations(config: ModelConfig) -> int:
     Counted from `DecoderLayer` with eager kernels; a test holds it to what autograd really saves.
     A compiled step saves less: it computes cheap elementwise results again.
     """
-    D, F, K = config.hidden_size, config.intermediate_size, config.head_dim
+    D, K, moe = config.hidden_size, config.head_dim, config.moe
+    F = moe.num_experts_per_tok * moe.moe_intermediate_size if moe else config.intermediate_size
     H, G = config.num_attention_heads, config.num_key_value_heads
     norms = 2 * (2 * D * FP32 + D * BF16)  # input and scaled input in fp32, result in bf16
     # q_norm, k_norm: input and scaled input in fp32
     heads = (H + G) * K * (2 * FP32) if config.qk_norm else 0
     attention = (H + 2 * G) * K * BF16 + H * K * 2 * BF16 + H * FP32  # q k v, out, out again, lse
     feed_forward = 4 * F * BF16  # gate, silu(gate), up, their product
+    if moe:  # each choice's copy of the token and its result; fp32: input, scores of the experts
+        feed_forward += 2 * moe.num_experts_per_tok * D * BF16 + (D + 3 * moe.num_experts) * FP32
     return norms + heads + attention + feed_forward
 
 

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from minimind.config import LoraConfig
 from minimind.errors import CheckpointError, ConfigError, did_you_mean
 from minimind.model.layers import replace_module
+from minimind.model.moe import MATRICES as EXPERT_MATRICES
+from minimind.model.moe import SparseMoE
 
 PEFT_PREFIX = "base_model.model."
 
@@ -97,6 +99,11 @@ def inject_lora(model: nn.Module, config: LoraConfig) -> list[str]:
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
     known = sorted({name.rpartition(".")[2] for name in linears})
     for target in config.target_modules:
+        if target not in known and target in EXPERT_MATRICES and _has_experts(model):
+            raise ConfigError(
+                f"lora.target_modules has {target!r}: the experts of a mixture can't have adapters."
+                f" Leave those out: --lora.target-modules {' '.join(known)}"
+            )
         if target not in known:
             raise ConfigError(
                 f"lora.target_modules has {target!r}, which the model doesn't have."
@@ -191,6 +198,10 @@ def lora_config_from_adapter(values: dict[str, Any]) -> LoraConfig:
         rslora=bool(values.get("use_rslora", False)),
         target_modules=tuple(sorted(values["target_modules"])),
     )
+
+
+def _has_experts(model: nn.Module) -> bool:
+    return any(isinstance(module, SparseMoE) for module in model.modules())
 
 
 def _adapters(model: nn.Module) -> dict[str, LoRALinear]:

@@ -29,10 +29,13 @@ from minimind.model.attention import (
 )
 from minimind.model.cache import CacheStep, KVCache
 from minimind.model.compiled import CompiledStep
+from minimind.model.graphs import GraphStep
 from minimind.model.layers import Linear, RMSNorm, SwiGLU, project
+from minimind.model.moe import Auxiliary, Routing, SparseMoE, auxiliary
 from minimind.model.quantize import Quantization
 from minimind.model.quantized import QuantizedMatrix
 from minimind.model.rope import check_rope, rotary_tables, rotate
+from minimind.model.vision import Sight
 
 Logits = Literal["all", "last", "none"]
 
@@ -44,10 +47,13 @@ class CausalLMOutput:
     Attributes:
         hidden_BTD: after the last norm: what the loss functions multiply with `output_weight`.
         logits: (B, T, V) for "all"; (B, 1, V) for "last"; None for "none".
+        auxiliary: what is to be minimised beside the objective's own loss; only in training mode,
+            and only of a model that has such a thing.
     """
 
     hidden_BTD: Tensor  # noqa: N815  (shapes in names)
     logits: Tensor | None = None
+    auxiliary: Auxiliary | None = None
 
 
 class Attention(nn.Module):
@@ -106,7 +112,9 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.window = config.window_of(layer)
         self.self_attn = Attention(config, layer)
-        self.mlp = SwiGLU(config)
+        self.mlp: nn.Module = SwiGLU(config)
+        if config.moe is not None:
+            self.mlp = SparseMoE(config.hidden_size, config.moe)
         self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
@@ -117,12 +125,17 @@ class DecoderLayer(nn.Module):
         mask: Mask,
         cache: KVCache | None = None,
         step: CacheStep | None = None,
-    ) -> Tensor:
-        """Return (B, T, D)."""
+        counted_BT: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Routing]:
+        """Return (B, T, D); with experts and given which tokens count, their routing as well."""
         x_BTD = x_BTD + self.self_attn(
             self.input_layernorm(x_BTD), rotary, mask=mask, cache=cache, step=step
         )
-        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+        normed_BTD = self.post_attention_layernorm(x_BTD)
+        if counted_BT is None:
+            return x_BTD + self.mlp(normed_BTD)
+        out_BTD, routing = self.mlp(normed_BTD, counted_BT)
+        return x_BTD + out_BTD, routing
 
 
 class Decoder(nn.Module):
@@ -156,9 +169,12 @@ class CausalLM(nn.Module):
         self.lm_head: Linear | None = None
         if not config.tie_word_embeddings:
             self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.multi_modal_projector: Sight | None = None
+        if config.vision is not None:
+            self.multi_modal_projector = Sight(config.vision, config.hidden_size)
         self._attention = "auto"
         self._checkpointed: frozenset[int] = frozenset()
-        self.compiled_step: CompiledStep | None = None
+        self.compiled_step: CompiledStep | GraphStep | None = None
         self.quantization: Quantization | None = None
         self._windows = {config.window_of(layer) for layer in range(config.num_hidden_layers)}
         self.reset_parameters()
@@ -191,7 +207,8 @@ class CausalLM(nn.Module):
             elif name.endswith(".bias"):
                 nn.init.zeros_(weight)
             else:
-                writes_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+                # Experts are stacked in one parameter, without a `.weight`.
+                writes_residual = name.removesuffix(".weight").endswith(("o_proj", "down_proj"))
                 nn.init.normal_(weight, std=residual_std if writes_residual else std)
 
     def set_attention(self, backend: str) -> None:
@@ -204,8 +221,10 @@ class CausalLM(nn.Module):
         self._attention = backend
 
     def set_compiled_decoding(self, *, on: bool = True) -> None:
-        """Compile the step that reads one token of one row (see `model.compiled`)."""
-        self.compiled_step = CompiledStep(self) if on else None
+        """Make decoding fast: `model.compiled` on a CPU, `model.graphs` on CUDA."""
+        on_gpu = self.model.norm.weight.device.type == "cuda"
+        step = GraphStep if on_gpu else CompiledStep
+        self.compiled_step = step(self) if on else None
 
     def set_gradient_checkpointing(self, layers: str) -> None:
         """Forget these layers' activations and compute them again in the backward pass.
@@ -226,6 +245,7 @@ class CausalLM(nn.Module):
         document_ids: Tensor | None = None,
         cache: KVCache | None = None,
         token_counts: Tensor | None = None,
+        image_features: Tensor | None = None,
         logits: Logits = "all",
     ) -> CausalLMOutput:
         """Read T tokens of each row.
@@ -237,6 +257,8 @@ class CausalLM(nn.Module):
             cache: holds earlier tokens; these are added.
             token_counts: (B,) with a cache: how many tokens of each row are real (padding is on
                 the right); the cache advances by these, and "last" is each row's last real one.
+            image_features: (B, I, P, E) of the images that each row's `<|image_pad|>` stand for,
+                in order; not with a cache, where ids say which image (`model.vision`).
             logits: which positions get logits.
 
         Raises:
@@ -245,18 +267,25 @@ class CausalLM(nn.Module):
         if cache is None:
             if token_counts is not None:
                 raise ConfigError("token_counts says how far a cache advances: give cache as well")
-            hidden_BTD = self._read(input_ids_BT, position_ids, document_ids)
+            hidden_BTD, extra = self._read(input_ids_BT, position_ids, document_ids, image_features)
         else:
             if document_ids is not None:
                 raise ConfigError("document_ids can't be used with a cache: one document a row")
             hidden_BTD = self._read_cached(input_ids_BT, position_ids, cache, token_counts)
+            extra = None
         return CausalLMOutput(
-            hidden_BTD=hidden_BTD, logits=self._logits(hidden_BTD, logits, token_counts)
+            hidden_BTD=hidden_BTD,
+            logits=self._logits(hidden_BTD, logits, token_counts),
+            auxiliary=extra,
         )
 
     def _read(
-        self, input_ids_BT: Tensor, position_ids: Tensor | None, document_ids: Tensor | None
-    ) -> Tensor:
+        self,
+        input_ids_BT: Tensor,
+        position_ids: Tensor | None,
+        document_ids: Tensor | None,
+        image_features: Tensor | None,
+    ) -> tuple[Tensor, Auxiliary | None]:
         T, device = input_ids_BT.shape[1], input_ids_BT.device
         if position_ids is None:
             position_ids = torch.arange(T, device=device)[None]
@@ -272,14 +301,40 @@ class CausalLM(nn.Module):
             backend, windows=self._windows, T=T, device=device, document_ids_BT=document_ids
         )
         rotary = rotary_tables(self.config, position_ids)
-        x_BTD = self.model.embed_tokens(input_ids_BT)
+        x_BTD = self._embed(input_ids_BT, image_features)
+        counted_BT = self._counted(input_ids_BT, document_ids)
+        routings: list[Routing] = []
         for number, layer in enumerate(self.model.layers):
-            mask = masks[self.config.window_of(number)]
+            given = (x_BTD, rotary, masks[self.config.window_of(number)], None, None, counted_BT)
             if number in self._checkpointed and torch.is_grad_enabled():
-                x_BTD = checkpoint(layer, x_BTD, rotary, mask, use_reentrant=False)
+                out = checkpoint(layer, *given, use_reentrant=False)
             else:
-                x_BTD = layer(x_BTD, rotary, mask)
-        return self.model.norm(x_BTD)
+                out = layer(*given)
+            if counted_BT is None:
+                x_BTD = out
+            else:
+                x_BTD, routing = out
+                routings.append(routing)
+        moe = self.config.moe
+        extra = auxiliary(routings, moe) if moe is not None and routings else None
+        return self.model.norm(x_BTD), extra
+
+    def _counted(self, input_ids_BT: Tensor, document_ids_BT: Tensor | None) -> Tensor | None:
+        """Return which tokens the experts' statistics are of, if there are any: not padding."""
+        if self.config.moe is None or not self.training:
+            return None
+        if document_ids_BT is None:
+            return torch.ones_like(input_ids_BT, dtype=torch.bool)
+        return document_ids_BT >= 0
+
+    def _embed(self, input_ids_BT: Tensor, image_features: Tensor | None) -> Tensor:
+        """Return the vectors of words and, of a model that sees, of images among them."""
+        embedding, sight = self.model.embed_tokens, self.multi_modal_projector
+        if sight is None:
+            return embedding(input_ids_BT)
+        if image_features is None:
+            return sight.embed(embedding, input_ids_BT)
+        return sight.place(embedding(input_ids_BT), input_ids_BT, image_features)
 
     def _read_cached(
         self,
@@ -305,7 +360,7 @@ class CausalLM(nn.Module):
         masks = build_cached_masks(self._attention, windows=self._windows, step=step)
         positions_BT = step.positions_BT if position_ids is None else position_ids
         rotary = rotary_tables(self.config, positions_BT)
-        x_BTD = self.model.embed_tokens(input_ids_BT)
+        x_BTD = self._embed(input_ids_BT, None)
         for number, layer in enumerate(self.model.layers):
             x_BTD = layer(x_BTD, rotary, masks[self.config.window_of(number)], cache, step)
         return self.model.norm(x_BTD)

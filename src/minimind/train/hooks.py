@@ -24,6 +24,10 @@ from minimind.train.metrics import MetricsLog
 from minimind.train.trainer import StepReport, Trainer
 
 
+DATA_WAIT_SHOWN = 0.05
+"""From this share of the time on, waiting for data is shown beside the loss."""
+
+
 class _Every:
     """Tells whether a hook is due: every `steps` steps (0: never) and at the end, once a step."""
 
@@ -64,7 +68,7 @@ class Log:
         self.metrics, self.console, self.label = metrics, console, label
         self._every = _Every(every)
         self._flops_per_token, self._peak_flops = flops_per_token, peak_flops
-        self._tokens, self._seconds = 0, 0.0
+        self._tokens, self._seconds, self._data_seconds = 0, 0.0, 0.0
         self._noted = -1
         self._progress: Progress | None = None
 
@@ -76,6 +80,7 @@ class Log:
         if not again:
             self._tokens += report.tokens
             self._seconds += report.seconds
+            self._data_seconds += report.data_seconds
         due = self._every.due(trainer)
         if (due and not (again and report.skipped)) or (report.skipped and not again):
             self._write(trainer, report)
@@ -93,6 +98,8 @@ class Log:
             "learnt_tokens": trainer.counters.learnt_tokens,
             "tokens_per_second": rate,
             "seconds": trainer.counters.seconds,
+            # Of the time since the last line: a device that waits for data is seen here.
+            "data_wait_share": self._data_seconds / max(self._seconds, 1e-9),
             **report.metrics,
         }
         if self._flops_per_token and self._peak_flops:
@@ -103,7 +110,7 @@ class Log:
         self.metrics.write(figures, step=report.step)
         seconds_per_step = self._seconds * report.tokens / max(1, self._tokens)
         self._show(trainer, report, figures, seconds_per_step)
-        self._tokens, self._seconds = 0, 0.0
+        self._tokens, self._seconds, self._data_seconds = 0, 0.0, 0.0
 
     def _show(
         self,
@@ -113,9 +120,13 @@ class Log:
         seconds_per_step: float,
     ) -> None:
         parts = [f"loss {report.loss:.4f}", f"{figures['tokens_per_second']:,.0f} tokens/s"]
-        parts += [f"{name} {value:.3f}" for name, value in report.metrics.items()]
+        # A name with a slash is a detail, for the file and the tracker only.
+        shown = {name: value for name, value in report.metrics.items() if "/" not in name}
+        parts += [f"{name} {value:.3f}" for name, value in shown.items()]
         if (mfu := figures.get("mfu")) is not None:
             parts.append(f"MFU {mfu:.1%}")
+        if (share := figures["data_wait_share"]) and share > DATA_WAIT_SHOWN:
+            parts.append(f"{share:.0%} waiting for data")
         if report.skipped:
             parts.append(f"step skipped, {trainer.counters.skipped_steps} so far")
         text = " · ".join(parts)

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from minimind.data.batch import IGNORE, Batch
 from minimind.errors import ConfigError
-from minimind.model import CausalLM, linear_cross_entropy, token_log_probs
+from minimind.model import CausalLM, CausalLMOutput, linear_cross_entropy, token_log_probs
 
 CHUNK = 1024
 """Positions whose logits exist at a time: 1,024 x 12,000 in fp32 are 49 MB."""
@@ -56,11 +56,11 @@ class NextToken:
 
     def __call__(self, model: CausalLM, batch: Batch, /) -> Loss:
         """Return the summed cross-entropy in nats and the number of labels."""
-        hidden_ND = _hidden(model, batch)
+        output = _read(model, batch)
         total, count = linear_cross_entropy(
-            hidden_ND, model.output_weight, batch.labels.flatten(), chunk=self.chunk
+            _hidden(output), model.output_weight, batch.labels.flatten(), chunk=self.chunk
         )
-        return Loss(total, count)
+        return with_auxiliary(Loss(total, count), output)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,9 @@ class DPO:
         valid_P = (has_labels_B[0::2] & has_labels_B[1::2]).float()
         with torch.no_grad():
             reference_B = sequence_log_probs(self.reference, batch, chunk=self.chunk)
-        reward_B = self.beta * (sequence_log_probs(model, batch, chunk=self.chunk) - reference_B)
+        output = _read(model, batch)
+        policy_B = _label_log_probs(model, output, batch, chunk=self.chunk)
+        reward_B = self.beta * (policy_B - reference_B)
         chosen_P, rejected_P = reward_B[0::2], reward_B[1::2]
         margin_P = chosen_P - rejected_P
         loss_P = (
@@ -104,7 +106,7 @@ class DPO:
             "rejected_reward": rejected_P,
         }
         metrics = {name: (value * valid_P).sum().detach() for name, value in metrics_P.items()}
-        return Loss((loss_P * valid_P).sum(), valid_P.sum(), metrics)
+        return with_auxiliary(Loss((loss_P * valid_P).sum(), valid_P.sum(), metrics), output)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +138,9 @@ class Distill:
             )
         labels_N = batch.labels.flatten()
         with torch.no_grad():
-            teacher_ND = _hidden(self.teacher, batch)
-        student_ND = _hidden(model, batch)
+            teacher_ND = _hidden(_read(self.teacher, batch))
+        output = _read(model, batch)
+        student_ND = _hidden(output)
         divergence = self.temperature**2 * self._divergence(
             student_ND, student_VD, teacher_ND, teacher_VD, labels_N != IGNORE
         )
@@ -146,7 +149,7 @@ class Distill:
         )
         total = self.alpha * divergence + (1 - self.alpha) * cross_entropy
         metrics = {"divergence": divergence.detach(), "cross_entropy": cross_entropy.detach()}
-        return Loss(total, count, metrics)
+        return with_auxiliary(Loss(total, count, metrics), output)
 
     def _divergence(
         self,
@@ -177,19 +180,41 @@ class Distill:
 
 def sequence_log_probs(model: CausalLM, batch: Batch, *, chunk: int = CHUNK) -> Tensor:
     """Return (B,) fp32: the log-probability of each row's labels, 0 for a row without any."""
+    return _label_log_probs(model, _read(model, batch), batch, chunk=chunk)
+
+
+def with_auxiliary(loss: Loss, output: CausalLMOutput) -> Loss:
+    """Add what the model itself wants minimised, if anything, and its metrics.
+
+    That is a mean over tokens: times the count it keeps its strength whatever the objective counts.
+    """
+    extra = output.auxiliary
+    if extra is None:
+        return loss
+    metrics = {name: value * loss.count for name, value in extra.metrics.items()}
+    return Loss(loss.sum + extra.loss * loss.count, loss.count, loss.metrics | metrics)
+
+
+def _label_log_probs(
+    model: CausalLM, output: CausalLMOutput, batch: Batch, *, chunk: int
+) -> Tensor:
     log_probs_N = token_log_probs(
-        _hidden(model, batch), model.output_weight, batch.labels.flatten(), chunk=chunk
+        _hidden(output), model.output_weight, batch.labels.flatten(), chunk=chunk
     )
     return log_probs_N.view(batch.labels.shape).sum(dim=1)
 
 
-def _hidden(model: CausalLM, batch: Batch) -> Tensor:
-    output = model(
+def _read(model: CausalLM, batch: Batch) -> CausalLMOutput:
+    return model(
         batch.input_ids,
         position_ids=batch.position_ids,
         document_ids=batch.document_ids,
+        image_features=batch.image_features,
         logits="none",
     )
+
+
+def _hidden(output: CausalLMOutput) -> Tensor:
     return output.hidden_BTD.flatten(0, 1)
 
 

@@ -66,6 +66,8 @@ def with_shape(config: RunConfig, shape: ModelConfig) -> RunConfig:
     """
     wanted, scaling = config.model, config.init.rope_scaling
     stretched = wanted if scaling is None else stretch(wanted, scaling)
+    if config.init.upcycle is not None:
+        stretched = dataclasses.replace(stretched, moe=config.init.upcycle)
     if wanted not in (ModelConfig(), shape) and stretched != shape:
         found = dataclasses.asdict(shape)
         differing = [

@@ -9,11 +9,17 @@ from typing import Any
 import torch
 
 from minimind import checkpoint
-from minimind.config import RunConfig
+from minimind.config import RunConfig, VisionConfig
+from minimind.data import Batch, Loader, make_loader, validation_batches
+from minimind.data.image_rows import ImageLoader, image_validation_batches
+from minimind.data.images import vision_config
 from minimind.errors import CheckpointError, ConfigError, TokenizerError
 from minimind.model import CausalLM, inject_lora, merge_lora, stretch
+from minimind.model.upcycle import upcycle
+from minimind.model.vision import open_eyes, train_only_projector
 from minimind.settings import load_run_config
 from minimind.tokenizer import Tokenizer
+from minimind.train.distributed import World
 from minimind.train.objective import DPO, Distill, NextToken, Objective
 
 
@@ -47,10 +53,21 @@ def pin_origins(config: RunConfig, stored: Path | None) -> RunConfig:
 def model_and_tokenizer(config: RunConfig, *, resumed: Path | None) -> tuple[CausalLM, Tokenizer]:
     """Return the model that is trained: of a resume, of a checkpoint, or with random weights."""
     if resumed is not None:
-        return checkpoint.load(resumed, dtype=torch.float32)
+        model, tokenizer = checkpoint.load(resumed, dtype=torch.float32)
+        _choose_trained(model, config)
+        return model, tokenizer
     if config.init.checkpoint is None:
+        if config.init.upcycle is not None:
+            raise ConfigError(
+                "init.upcycle makes experts of a dense model: --init.checkpoint RUN_OR_CHECKPOINT; "
+                "for fresh ones set [model.moe]"
+            )
         if config.lora is not None:
             raise ConfigError("[lora] needs a base: --init.checkpoint RUN_OR_CHECKPOINT")
+        if config.vision is not None:
+            raise ConfigError(
+                "[vision] gives eyes to a model that reads: --init.checkpoint RUN_OR_CHECKPOINT"
+            )
         tokenizer = Tokenizer.load(config.init.tokenizer or "default")
         _check_fit(tokenizer, config)
         return CausalLM(config.model), tokenizer
@@ -59,10 +76,24 @@ def model_and_tokenizer(config: RunConfig, *, resumed: Path | None) -> tuple[Cau
             "[lora] saves only adapters, so init.rope_scaling would be lost: stretch the base in a "
             "run without [lora] first, then start from that"
         )
+    if config.lora is not None and config.init.upcycle is not None:
+        raise ConfigError(
+            "[lora] saves only adapters, so the experts of init.upcycle would be lost: upcycle in "
+            "a run without [lora] first, then start from that"
+        )
     model, tokenizer = _load_start(config)
+    if config.vision is not None and model.config.vision is None:
+        open_eyes(model, vision_config(config.vision))
     if config.lora is not None:
         inject_lora(model, config.lora)
+    _choose_trained(model, config)
     return model, tokenizer
+
+
+def _choose_trained(model: CausalLM, config: RunConfig) -> None:
+    """Freeze what `[vision]` says is not trained."""
+    if config.vision is not None and config.vision.train == "projector":
+        train_only_projector(model)
 
 
 def _load_start(config: RunConfig) -> tuple[CausalLM, Tokenizer]:
@@ -84,6 +115,8 @@ def _load_start(config: RunConfig) -> tuple[CausalLM, Tokenizer]:
                 f"init.tokenizer = {config.init.tokenizer!r} is not the tokenizer that {path} was "
                 "trained with, so its ids mean other text: leave init.tokenizer out"
             )
+    if config.init.upcycle is not None:
+        model = upcycle(model, config.init.upcycle, noise=config.init.upcycle_noise)
     if config.init.rope_scaling is not None:
         stretched = CausalLM(stretch(model.config, config.init.rope_scaling))
         stretched.load_state_dict(model.state_dict())
@@ -134,6 +167,51 @@ def build_objective(config: RunConfig, tokenizer: Tokenizer, *, device: torch.de
             )
         return Distill(teacher=teacher, temperature=settings.temperature, alpha=settings.alpha)
     return NextToken()
+
+
+def build_loader(
+    config: RunConfig, tokenizer: Tokenizer, model: CausalLM, *, world: World, rejects: Path | None
+) -> Loader | ImageLoader:
+    """Return what `[data]` asks for.
+
+    Raises:
+        ConfigError: rows with images, and the model has no eyes.
+        DataError: a data file is missing.
+    """
+    rows, micro = config.train.batch_rows, config.train.micro_batch_rows
+    if config.data.kind == "image":
+        return ImageLoader(
+            config.data, tokenizer, vision=eyes_of(model), batch_rows=rows, micro_batch_rows=micro,
+            seed=config.seed, rank=world.rank, world_size=world.size, rejects=rejects,
+        )  # fmt: skip
+    return make_loader(
+        config.data, tokenizer, batch_rows=rows, micro_batch_rows=micro, seed=config.seed,
+        rank=world.rank, world_size=world.size, rejects=rejects,
+    )  # fmt: skip
+
+
+def build_validation(config: RunConfig, tokenizer: Tokenizer, model: CausalLM) -> list[Batch]:
+    """Return the held-out rows that the run is measured on; none if the data leaves none."""
+    rows, micro = config.log.validate_rows, config.train.micro_batch_rows
+    if config.data.kind == "image":
+        return image_validation_batches(
+            config.data, tokenizer, vision=eyes_of(model), rows=rows, micro_batch_rows=micro
+        )
+    return validation_batches(config.data, tokenizer, rows=rows, micro_batch_rows=micro)
+
+
+def eyes_of(model: CausalLM) -> VisionConfig:
+    """Return the part of a model's shape that says how it sees.
+
+    Raises:
+        ConfigError: it doesn't see.
+    """
+    if model.config.vision is None:
+        raise ConfigError(
+            "data.kind = 'image', but the model has no eyes: add [vision] (the preset `vision`), "
+            "or start from a checkpoint that was trained with it"
+        )
+    return model.config.vision
 
 
 def origin_record(config: RunConfig, tokenizer: Tokenizer) -> dict[str, Any]:
