@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
+
 from workers import Worker, peak_memory_mb, serve
 
 SCRIPT = Path(__file__)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -30,11 +30,18 @@ WARM_UP = 2
 
 @dataclass(frozen=True, slots=True)
 class _Recording:
-    """A step for one number of rows and slots: what it reads, what it writes, and how to run it."""
+    """A step for one number of rows and slots.
 
-    ids_B1: Tensor
-    positions_B1: Tensor
-    logits_BV: Tensor
+    Attributes:
+        ids: (B, 1) int64, read.
+        positions: (B, 1) int64, read.
+        logits: (B, V), written.
+        replay: runs it.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    logits: Tensor
     replay: Callable[[], None]
 
 
@@ -56,10 +63,10 @@ class GraphStep:
         dynamic = config.rope_scaling is not None and config.rope_scaling.rope_type == "dynamic"
         self._serves = config.moe is None and windows == {None} and not dynamic
         self._recordings: dict[tuple[int, ...], _Recording] = {}
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None  # the recordings' memory: only one runs at a time
 
     def takes(self, cache: KVCache) -> bool:
-        """Tell whether the step can be done with this cache: it needs the slot that nobody reads."""
+        """Tell whether the cache has the slot that nobody reads, and the model is one of these."""
         whole = cache.whole or cache
         return self._serves and whole.max_length % LENGTH_STEP == 1
 
@@ -90,12 +97,12 @@ class GraphStep:
         if recording is None:
             recording = self._record(whole, cache.first, rows, needed)
             self._recordings[key] = recording
-        recording.ids_B1[:count, 0] = ids_B
-        recording.positions_B1[:count, 0] = cache.lengths.to(cache.device)
-        recording.positions_B1[count:] = whole.max_length - 1
+        recording.ids[:count, 0] = ids_B
+        recording.positions[:count, 0] = cache.lengths.to(cache.device)
+        recording.positions[count:] = whole.max_length - 1
         recording.replay()
         cache.advance(1)
-        return recording.logits_BV[:count]
+        return recording.logits[:count]
 
     def _record(self, whole: KVCache, first: int, rows: int, needed: int) -> _Recording:
         device = whole.device
