@@ -21,6 +21,7 @@ VERBS = {
     "train": "run a stage: pretrain, sft, dpo, lora, distill, or your own TOML",
     "chat": "talk to a checkpoint in the terminal",
     "generate": "complete one prompt, or a file of them",
+    "report": "one page that tells a run's story; two runs compared; loss bands",
     "inspect": "a page that shows a model at work: odds, attention, logit lens, loops, two beside",
     "eval": "scores with intervals, chance lines, contamination; two checkpoints compared",
     "export": "hf | gguf | onnx: for transformers, llama.cpp, Ollama, the browser; each verified",

@@ -1,11 +1,11 @@
 """What a report is made of, and how it is shown: Markdown for files, rich for the terminal.
 
-A further format (HTML) is a further function over the same blocks.
+`page` shows the same blocks as HTML.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -13,6 +13,8 @@ from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
+
+from minimind.report.charts import Plot
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,42 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
-    """A picture beside the report; the terminal gives its path."""
+class Figure:
+    """Plots that belong together; `name` is that of the picture beside a Markdown file."""
 
-    path: str
+    name: str
+    plots: tuple[Plot, ...]
     caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cards:
+    """The few figures that come first: (value, what it is, a line on it)."""
+
+    items: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """What follows what, as boxes with arrows between them: (name, a line on it)."""
+
+    steps: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A sentence that says whether all is well."""
+
+    good: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """Blocks that are long and seldom needed: a page shows them when asked."""
+
+    title: str
+    blocks: tuple[Block, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +94,15 @@ class Code:
     lines: tuple[str, ...]
 
 
-Block = Heading | Paragraph | Bullets | Table | Image | Code
+Block = Heading | Paragraph | Bullets | Table | Figure | Code | Cards | Path | Verdict | Folded
 
 
-def to_markdown(blocks: Iterable[Block]) -> str:
-    """Return GitHub-flavoured Markdown."""
-    return "\n\n".join(_markdown(block) for block in blocks) + "\n"
+def to_markdown(blocks: Iterable[Block], *, pictures: Mapping[str, str] | None = None) -> str:
+    """Return GitHub-flavoured Markdown; `pictures` has the file of each figure that was written."""
+    return "\n\n".join(_markdown(block, pictures or {}) for block in blocks) + "\n"
 
 
-def _markdown(block: Block) -> str:
+def _markdown(block: Block, pictures: Mapping[str, str]) -> str:
     match block:
         case Heading(text, level):
             return f"{'#' * level} {text}"
@@ -80,10 +113,21 @@ def _markdown(block: Block) -> str:
         case Table(header, rows, right):
             marks = ["---:" if i in right else "---" for i in range(len(header))]
             return "\n".join(_row(row) for row in (header, marks, *rows))
-        case Image(path, caption):
-            return f"![{caption}]({path})"
+        case Figure(name, _, caption):
+            return f"![{caption}]({pictures[name]})" if name in pictures else caption
         case Code(lines):
             return "\n".join(("```sh", *lines, "```"))
+        case Cards(items):
+            return "\n".join(
+                f"- **{value}** {what}{note and f' ({note})'}" for value, what, note in items
+            )
+        case Path(steps):
+            return " → ".join(f"**{name}**{about and f' ({about})'}" for name, about in steps)
+        case Verdict(good, text):
+            return f"{'✓' if good else '⚠'} {text}"
+        case Folded(title, blocks):
+            inner = to_markdown(blocks, pictures=pictures)
+            return f"<details><summary>{title}</summary>\n\n{inner}\n</details>"
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -126,10 +170,18 @@ def _rich(block: Block) -> RenderableType:
             for row in rows:
                 table.add_row(*(escape(plain(cell)) for cell in row))
             return table
-        case Image(path, caption):
-            return Text(f"{plain(caption)}: {path}", style="dim")
+        case Figure(_, _, caption):
+            return Text(plain(caption), style="dim")
         case Code(lines):
             return Text("\n".join(f"  {line}" for line in lines), style="cyan")
+        case Cards() | Path():
+            return Text(plain(_markdown(block, {})))
+        case Verdict(good, text):
+            return Text(
+                f"{'✓' if good else '⚠'} {plain(text)}", style="green" if good else "yellow"
+            )
+        case Folded(title, _):
+            return Text(f"{plain(title)} ...", style="dim")
 
 
 def plain(text: str) -> str:

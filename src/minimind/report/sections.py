@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Mapping
 
 from minimind.eval.results import Measure, StageRecord
 from minimind.eval.statistics import Language, against_chance
-from minimind.report.blocks import Block, Bullets, Code, Heading, Image, Paragraph, Table, quoted
+from minimind.report import training
+from minimind.report.blocks import Block, Bullets, Code, Figure, Heading, Paragraph, Table, quoted
+from minimind.report.charts import BarPlot
+from minimind.report.scores import scores
 from minimind.report.wording import (
     ABILITIES,
     COMMANDS,
     DETAILS,
     FIGURES,
     STAGE_LINES,
-    WORDS,
 )
 from minimind.report.writer import Run, Writer, interval
 
 TRAINED = ("start", "pretrain", "sft", "dpo")
 BASELINES = ("unigram", "zstd", "xz")
+DONE_IN_ORDER = ("data", "tokenizer", "plan", "pretrain", "sft", "preferences", "dpo", "evaluation")
 COMPRESSORS = ("zstd", "xz")
 DETAILS_SHOWN = 4
 
@@ -27,6 +31,11 @@ DETAILS_SHOWN = 4
 def introduction(run: Run, say: Writer) -> list[Block]:
     """Title, and the run in one sentence."""
     stages = run.stages
+    name = run.directory.resolve().name
+    if run.kind != "quickstart":
+        title = say("run_title" if run.kind == "run" else "runs_title", name=name)
+        where = quoted(str(run.directory))
+        return [Heading(title, level=1), Paragraph(say("run_intro", directory=where))]
     size = (
         say("parameters", million=stages.parameters / 1e6, wan=stages.parameters / 1e4)
         if stages.parameters
@@ -59,11 +68,16 @@ def stage_table(run: Run, say: Writer) -> list[Block]:
             FIGURES[say.language].get(record.figure, record.figure),
             _before_after(record),
         )
-        for record in run.stages.stages
+        for record in sorted(run.stages.stages, key=_place)
     ]
     total = sum(record.tokens for record in run.stages.stages)
     rows.append((say("total"), "", say.duration(run.stages.seconds), f"{total:,}", "", ""))
     return [Heading(say("stages")), Table(header, tuple(rows), frozenset({2, 3, 5}))]
+
+
+def _place(record: StageRecord) -> int:
+    names = DONE_IN_ORDER
+    return names.index(record.name) if record.name in names else len(names)
 
 
 def _done(record: StageRecord, say: Writer) -> str:
@@ -82,18 +96,26 @@ def _before_after(record: StageRecord) -> str:
     return "" if record.after is None else f"{before}{record.after:.3f}"
 
 
-def bits(run: Run, say: Writer, images: Mapping[str, str]) -> list[Block]:
+def bits(run: Run, say: Writer) -> list[Block]:
     """Bits per byte beside the baselines, in words, as a picture and by source."""
-    measured = [s for s in TRAINED[1:] if run.evaluation.get(s, "bits_per_byte")]
+    stages = [s for s in TRAINED[1:] if run.evaluation.get(s, "bits_per_byte")]
+    others = [
+        subject
+        for subject in run.evaluation.results
+        if subject not in (*TRAINED, *BASELINES) and run.evaluation.get(subject, "bits_per_byte")
+    ]
+    measured = [*stages, *others]
     if not measured:
         return []
     subject = measured[0]
     whole = run.evaluation.results[subject]["bits_per_byte"]
-    sentences = [say("bpb_text", value=whole.value, interval=interval(whole), n=whole.n)]
+    key = "bpb_text" if subject == "pretrain" else "bpb_text_of"
+    sentences = [
+        say(key, value=whole.value, interval=interval(whole), n=whole.n, name=say.stage(subject))
+    ]
     sentences += _against_baselines(run, say, whole)
     blocks: list[Block] = [Heading(say("bpb")), Paragraph(say.paragraph(sentences))]
-    if "bits" in images:
-        blocks.append(Image(images["bits"], say("bpb_caption")))
+    blocks.append(Figure("bits", (_bits_plot(run, say, subject),), say("bpb_caption")))
     blocks.append(_bits_table(run, say, subject))
     if any(run.evaluation.get(name, "bits_per_byte") for name in COMPRESSORS):
         blocks.append(Paragraph(say("bpb_fair")))
@@ -104,6 +126,26 @@ def bits(run: Run, say: Writer, images: Mapping[str, str]) -> list[Block]:
         ]
         blocks.append(Paragraph(say("bpb_stages", list=say.listed(parts))))
     return blocks
+
+
+def _bits_plot(run: Run, say: Writer, subject: str) -> BarPlot:
+    names = [n for n in (subject, *BASELINES) if run.evaluation.get(n, "bits_per_byte")]
+    measures = {name: run.evaluation.results[name]["bits_per_byte"] for name in names}
+    groups = measures[subject].groups
+    sources = sorted(groups, key=lambda source: -groups[source].n)
+    colours = {subject: 0, "unigram": 5, "zstd": 1, "xz": 2}
+
+    def heights(measure: Measure) -> tuple[float | None, ...]:
+        parts = (measure.groups.get(source) for source in sources)
+        return (measure.value, *(None if part is None else part.value for part in parts))
+
+    return BarPlot(
+        say("bpb_caption"), say("bpb_lower"), (say("all"), *sources),
+        tuple(
+            (say("model") if name == subject else say(name), heights(measures[name]), colours[name])
+            for name in names
+        ),
+    )  # fmt: skip
 
 
 def _against_baselines(run: Run, say: Writer, whole: Measure) -> list[str]:
@@ -188,29 +230,6 @@ def preferences(run: Run, say: Writer) -> list[Block]:
     return [Heading(say("dpo")), Bullets(tuple(points))] if points else []
 
 
-def choices(run: Run, say: Writer) -> list[Block]:
-    """Four-choice accuracy of every stage that was asked."""
-    rows = [
-        (
-            say(name) if name in WORDS[say.language] else name,
-            say.stage(stage),
-            f"{measure.value:.1%}",
-            interval(measure, form=".1%"),
-            f"{measure.n}",
-            against_chance(measure, language=say.language),
-        )
-        for name in sorted({n for m in run.evaluation.results.values() for n in m})
-        if name.startswith("choice_")
-        for stage in TRAINED
-        if (measure := run.evaluation.get(stage, name))
-    ]
-    if not rows:
-        return []
-    header = tuple(say(key) for key in ("question", "after", "correct", "interval", "n", "verdict"))
-    table = Table(header, tuple(rows), frozenset({2, 3, 4}))
-    return [Heading(say("choice")), Paragraph(say("choice_text")), table]
-
-
 def samples(run: Run, say: Writer) -> list[Block]:
     """What each stage's model says to the same prompts."""
     prompts = list(dict.fromkeys(sample.prompt for sample in run.evaluation.samples))
@@ -236,8 +255,9 @@ def abilities(run: Run, say: Writer) -> list[Block]:
 
 def sources(run: Run, say: Writer) -> list[Block]:
     """The data ledger with licences."""
+    files = [block for t in run.trainings.values() for block in training.data_files(t, say)]
     if not run.ledger:
-        return []
+        return [Heading(say("data")), *files] if files else []
     header = tuple(
         say(key)
         for key in ("source", "package", "licence", "use", "rows", "megabytes", "templated")
@@ -252,40 +272,48 @@ def sources(run: Run, say: Writer) -> list[Block]:
             say("yes") if entry.get("templated") else say("no"),
         ))  # fmt: skip
     table = Table(header, tuple(rows), frozenset({4, 5}))
-    return [Heading(say("data")), Paragraph(say("data_text")), table]
+    return [Heading(say("data")), Paragraph(say("data_text")), table, *files]
 
 
 def commands(run: Run, say: Writer) -> list[Block]:
     """The exact commands to repeat it and to go on."""
-    if not run.stages.commands:
-        return []
     names = COMMANDS[say.language]
-    width = max(len(command) for command in run.stages.commands.values())
-    lines = tuple(
-        f"{command:<{width}}  # {names.get(purpose, purpose)}"
-        for purpose, command in run.stages.commands.items()
-    )
-    return [Heading(say("next")), Code(lines)]
-
-
-def curves(say: Writer, images: Mapping[str, str]) -> list[Block]:
-    """The picture of the loss curves."""
-    if "curves" not in images:
+    listed = [(c, names.get(purpose, purpose)) for purpose, c in run.stages.commands.items()]
+    for one in run.trainings.values():
+        if not one.toml:
+            continue
+        at, again = shlex.quote(str(one.directory)), shlex.quote(f"{one.name}-again")
+        stage = say.stage(one.name)
+        listed.append((f"minimind train {at}/run.toml --name {again}", say("again", stage=stage)))
+        if run.kind != "quickstart":
+            listed.append((f"minimind train {at}/run.toml --resume", say("resume_it")))
+            verb = "generate" if one.settings.get("data", {}).get("kind") == "text" else "chat"
+            listed.append((f"minimind {verb} {at}", say("talk")))
+    if not listed:
         return []
-    image = Image(images["curves"], say("curves_caption"))
-    return [Heading(say("curves")), image, Paragraph(say("curves_text"))]
+    if "report" not in run.stages.commands:
+        where = shlex.quote(str(run.directory))
+        listed.append((f"minimind report {where}", say("make_report")))
+    width = max(len(command) for command, _ in listed)
+    lines = tuple(f"{command:<{width}}  # {purpose}" for command, purpose in listed)
+    return [Heading(say("next")), Code(lines)]
 
 
 def missing(run: Run, say: Writer) -> list[Block]:
     """What the report would have had, and why it isn't there."""
     notes = [say(key, **_said(about, say)) for key, about in run.missing]
-    wanted = {
-        "what_bpb": any(run.evaluation.get(s, "bits_per_byte") for s in TRAINED[1:]),
-        "what_baselines": any(run.evaluation.get(b, "bits_per_byte") for b in BASELINES),
-        "what_sft": bool(answers(run, say)),
-        "what_dpo": run.evaluation.get("dpo", "preference_accuracy") is not None,
-        "what_samples": bool(run.evaluation.samples),
-    }
+    quickstart = run.kind == "quickstart"
+    wanted = (
+        {}
+        if not quickstart
+        else {
+            "what_bpb": any(run.evaluation.get(s, "bits_per_byte") for s in TRAINED[1:]),
+            "what_baselines": any(run.evaluation.get(b, "bits_per_byte") for b in BASELINES),
+            "what_sft": bool(answers(run, say)),
+            "what_dpo": run.evaluation.get("dpo", "preference_accuracy") is not None,
+            "what_samples": bool(run.evaluation.samples),
+        }
+    )
     notes += [say("missing_measure", what=say(key)) for key, there in wanted.items() if not there]
     return [Heading(say("missing")), Bullets(tuple(notes))] if notes else []
 
@@ -300,26 +328,30 @@ def _said(about: Mapping[str, str], say: Writer) -> dict[str, str]:
     return said
 
 
-def report_blocks(run: Run, *, language: Language, images: Mapping[str, str]) -> list[Block]:
+def report_blocks(run: Run, *, language: Language) -> list[Block]:
     """Return the whole report.
 
     Args:
         run: from `read_run`.
         language: of every sentence.
-        images: paths of `curves` and `bits`, relative to the report.
     """
     say = Writer(language)
     return [
         *introduction(run, say),
+        *training.cards(run, say),
+        *training.path(run, say),
         *stage_table(run, say),
-        *curves(say, images),
-        *bits(run, say, images),
+        *training.curves(run, say),
+        *bits(run, say),
         *answers(run, say),
         *preferences(run, say),
-        *choices(run, say),
+        *scores(run, say),
         *samples(run, say),
-        *abilities(run, say),
+        *training.along(run, say),
+        *(abilities(run, say) if run.kind == "quickstart" else []),
         *sources(run, say),
+        *training.cost(run, say),
+        *training.settings(run, say),
         *commands(run, say),
         *missing(run, say),
     ]

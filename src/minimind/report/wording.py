@@ -105,6 +105,10 @@ WORDS: dict[Language, Mapping[str, str]] = {
         "is "
         "3 bytes). No knowledge at all is 8. After pretraining: **{value:.3f}** "
         "({interval}, {n} documents).",
+        "bpb_text_of": "Bits per byte: how many bits it needs for each byte of unseen text (a "
+        "hanzi is 3 bytes). No knowledge at all is 8. {name}: **{value:.3f}** ({interval}, {n} "
+        "documents).",
+        "bpb_lower": "bits per byte (lower is better)",
         "bpb_unigram": "That is **{percent:.0f} % below** a model that knows only how often each "
         "token occurs ({value:.3f}): the difference is what context taught it.",
         "bpb_unigram_worse": "That is not below a model that knows only how often each token "
@@ -184,6 +188,9 @@ WORDS: dict[Language, Mapping[str, str]] = {
         "bpb": "它对语言掌握得怎么样？",
         "bpb_text": "每字节比特数：每预测一个字节的陌生文本需要多少比特（一个汉字 3 字节）。"
         "一无所知是 8。预训练之后：**{value:.3f}**（{interval}，{n} 篇文档）。",
+        "bpb_text_of": "每字节比特数：每预测一个字节的陌生文本需要多少比特（一个汉字 3 字节）。"
+        "一无所知是 8。{name}：**{value:.3f}**（{interval}，{n} 篇文档）。",
+        "bpb_lower": "每字节比特数（越低越好）",
         "bpb_unigram": "比只知道词元频率的模型（{value:.3f}）**低 {percent:.0f} %**："
         "这个差距就是它从上下文中"
         "学到的东西。",
