@@ -1,0 +1,1 @@
+"""From raw Chinese text to clean shards: rules, duplicates, executors."""
