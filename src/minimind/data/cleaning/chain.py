@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from minimind.data.cleaning.config import Rules
 from minimind.data.cleaning.page import Change, Drop, Editor, Filter, Page
@@ -40,19 +41,27 @@ def clean(document: Document, rules: Rules) -> Outcome:
     A cleaned document that is cleaned again stays as it is.
     """
     outcome = Outcome(Page(document))
-    active = rules.active()
+    steps, _ = _plan(rules)
     for _ in range(_PASSES):
-        if not (_edits(outcome, active) & _AGAIN) or outcome.rule:
+        if not (_edits(outcome, steps) & _AGAIN) or outcome.rule:
             break
     if not outcome.rule:
         check(outcome, rules)
     return outcome
 
 
-def _edits(outcome: Outcome, active: list[tuple[str, Editor | Filter]]) -> set[str]:
-    """Run the editors, and the licence filter in its place among them."""
+@lru_cache(maxsize=8)
+def _plan(rules: Rules) -> tuple[list[tuple[str, Editor | Filter]], list[tuple[str, Filter]]]:
+    """Return the editors with the licence filter in its place among them, and the filters."""
+    active = rules.active()
+    filters = [(name, rule) for name, rule in active if isinstance(rule, Filter)]
+    steps = [(name, rule) for name, rule in active if isinstance(rule, Editor) or name == "licence"]
+    return steps, [(name, rule) for name, rule in filters if name != "licence"]
+
+
+def _edits(outcome: Outcome, steps: list[tuple[str, Editor | Filter]]) -> set[str]:
     fired: set[str] = set()
-    for name, rule in active:
+    for name, rule in steps:
         if isinstance(rule, Editor):
             edited = rule.edit(outcome.page)
             if edited is None:
@@ -61,7 +70,7 @@ def _edits(outcome: Outcome, active: list[tuple[str, Editor | Filter]]) -> set[s
             outcome.page = outcome.page.with_text(edited.text)
             outcome.counts.update({(name, kind): n for kind, n in edited.counts.items()})
             outcome.changes += [(name, change) for change in edited.changes]
-        elif name == "licence" and (drop := rule.check(outcome.page)):
+        elif drop := rule.check(outcome.page):
             outcome.rule, outcome.drop = name, drop
             break
     return fired
@@ -69,7 +78,7 @@ def _edits(outcome: Outcome, active: list[tuple[str, Editor | Filter]]) -> set[s
 
 def check(outcome: Outcome, rules: Rules) -> None:
     """Run the filters on the text as it is, and note the first that drops it."""
-    for name, rule in rules.active():
-        if isinstance(rule, Filter) and name != "licence" and (drop := rule.check(outcome.page)):
+    for name, rule in _plan(rules)[1]:
+        if drop := rule.check(outcome.page):
             outcome.rule, outcome.drop = name, drop
             return

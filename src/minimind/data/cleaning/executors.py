@@ -15,7 +15,9 @@ from minimind.errors import DataError, require
 OnShard = Callable[[Shard], None]
 
 
-def run_all(number: int, shards: Sequence[Shard], config: CleanConfig, *, on_shard: OnShard) -> None:
+def run_all(
+    number: int, shards: Sequence[Shard], config: CleanConfig, *, on_shard: OnShard
+) -> None:
     """Run one pass over the shards; `on_shard` hears of each that is done.
 
     Raises:

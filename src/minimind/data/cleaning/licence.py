@@ -34,7 +34,9 @@ _NAMES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
 _DEED = re.compile(
     r"creativecommons\.org/(?:licenses/(by(?:-(?:nc|nd|sa)){0,2})|publicdomain/(zero|mark))", re.I
 )
-_SUBJECT = r"(?:本文|本站|本作品|本网站|本博客|本书|本页|全站|除特别(?:声明|注明)外|文章|内容|作品|文字)"
+_SUBJECT = (
+    r"(?:本文|本站|本作品|本网站|本博客|本书|本页|全站|除特别(?:声明|注明)外|文章|内容|作品|文字)"
+)
 _STATED = re.compile(
     _SUBJECT + r"[^。\n]{0,30}?(?:采用|遵循|基于|使用|依照|适用|按照|以)[^。\n]{0,12}?"
     r"((?:知识共享|创作共用|CC|Creative ?Commons)[^。\n]{2,48})", re.I,

@@ -31,7 +31,9 @@ _WHOLE = (
 )  # fmt: skip
 _BOILERPLATE = re.compile(rf"[ \t【\[（(*#>-]*(?:{'|'.join(_WHOLE)})[ \t】\]）)]*\Z")
 _NOTICE = re.compile(r"ICP备|ICP证|公网安备|网安备|[Cc]opyright|COPYRIGHT|©|版权所有")
-_OPENING = re.compile(r"[ \t【\[（(*#>-]*[返回上下首分转收打关阅点浏评访人查展责本文稿发更来您你现当所使用微手扫请长识欢相热推最猜友网联免隐加设广意图以引如若登我全记Pp天一]")
+_OPENING = re.compile(
+    r"[ \t【\[（(*#>-]*[返回上下首分转收打关阅点浏评访人查展责本文稿发更来您你现当所使用微手扫请长识欢相热推最猜友网联免隐加设广意图以引如若登我全记Pp天一]"
+)
 """Every pattern of `_WHOLE` begins with one of these: most lines need no closer look."""
 
 

@@ -9,7 +9,17 @@ from datetime import date
 
 from minimind.data.cleaning.page import Change, Edited, Editor, Page
 
-KINDS = ("id-number", "bank-card", "phone", "email", "address", "plate", "passport", "ip", "account")
+KINDS = (
+    "id-number",
+    "bank-card",
+    "phone",
+    "email",
+    "address",
+    "plate",
+    "passport",
+    "ip",
+    "account",
+)
 MASKS = dict(zip(KINDS, ("[身份证号]", "[银行卡号]", "[电话]", "[邮箱]", "[地址]", "[车牌]", "[护照号]",
                          "[IP]", "[账号]"), strict=True))  # fmt: skip
 _CONTEXT = 16
@@ -19,7 +29,9 @@ _DIGITS = re.compile(r"[0-9][0-9 \-]{5,28}[0-9Xx]")
 _MOBILE = re.compile(r"(?:(?:\+?86|0086)[- ]?)?(1[3-9][0-9][ \-]?[0-9]{4}[ \-]?[0-9]{4})")
 _LANDLINE = re.compile(r"0(?:10|2[0-57-9]|[3-9][0-9]{2})[- ]?[2-8][0-9]{6,7}(?:-[0-9]{1,4})?")
 _SERVICE = re.compile(r"[48]00[- ]?[0-9]{3,4}[- ]?[0-9]{3,4}")
-_CALL_WORD = re.compile(r"(?:电话|手机|热线|座机|传真|致电|拨打|联系方式|[Tt][Ee][Ll])[^0-9\n]{0,8}\Z")
+_CALL_WORD = re.compile(
+    r"(?:电话|手机|热线|座机|传真|致电|拨打|联系方式|[Tt][Ee][Ll])[^0-9\n]{0,8}\Z"
+)
 _EMAIL = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9._%+\-]{0,63}@[A-Za-z0-9](?:[A-Za-z0-9\-]{0,62}\.)+[A-Za-z]{2,12}(?![A-Za-z0-9])"
 )
@@ -132,7 +144,9 @@ def _addresses(text: str) -> Iterator[Span]:
         yield start - len(found[0]), end, "address"
 
 
-def _matches(pattern: re.Pattern[str], kind: str, group: int = 0) -> Callable[[str], Iterator[Span]]:
+def _matches(
+    pattern: re.Pattern[str], kind: str, group: int = 0
+) -> Callable[[str], Iterator[Span]]:
     def find(text: str) -> Iterator[Span]:
         for found in pattern.finditer(text):
             yield found.start(group), found.end(group), kind

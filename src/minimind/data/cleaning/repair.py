@@ -48,9 +48,12 @@ def plausible(text: str, *, traditional: bool = True) -> float:
     kinds = ch.kinds()
     codes = ch.codes_of(_simplify()(text) if traditional else text)
     codes = codes[codes >= 0x80]
+    found = kinds[codes]
+    # Boxes, arrows and formulas say nothing about decoders; the signs of Latin-1 do.
+    telling = (found != ch.SYMBOL) | (codes < 0x2000)
+    codes, found = codes[telling], found[telling]
     if not len(codes):
         return 1.0
-    found = kinds[codes]
     good = (found == ch.HANZI) | (found == ch.KANA) | (found == ch.STOP)
     # Latin-1's own quotation marks and dots are punctuation, but not Chinese.
     return float((good | ((found == ch.PUNCTUATION) & (codes >= 0x2000))).mean())
@@ -88,7 +91,7 @@ def odd_lines(page: Page) -> list[int]:
     if page.counts[list(_STRANGE)].sum() < 4:
         return []
     kinds, foreign = page.kinds, page.codes >= 0x80
-    strange = _is_strange()[kinds] & foreign
+    strange = _is_strange()[kinds] & foreign & ((kinds != ch.SYMBOL) | (page.codes < 0x2000))
     if int(strange.sum()) < 4:
         return []
     ends = np.flatnonzero(page.codes == 0x0A)

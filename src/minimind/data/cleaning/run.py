@@ -107,9 +107,7 @@ def _claim(paths: Paths, shards: Sequence[Shard], config: CleanConfig) -> None:
     Raises:
         DataError: it holds another run, or input files have changed since it began.
     """
-    settings = dump_run_config(
-        dataclasses.replace(config, out=".", executor="local", workers=None)
-    )
+    settings = dump_run_config(dataclasses.replace(config, out=".", executor="local", workers=None))
     files = {shard.path: Path(shard.path).stat() for shard in shards}
     state = {path: [stat.st_size, stat.st_mtime_ns] for path, stat in files.items()}
     key = hashlib.blake2b(json.dumps([settings, state]).encode(), digest_size=16).hexdigest()

@@ -13,7 +13,9 @@ from minimind.data.cleaning.page import Drop, Filter, Page, ngrams
 
 _BROKEN = re.compile(r"锟斤拷|烫烫烫|屯屯屯|\ufffd+|[\ue000-\uf8ff]+|[\x80-\x9f]+")
 _LINK = re.compile(r"https?://[^\s\u4e00-\u9fff，。）)]+|www\.[^\s\u4e00-\u9fff，。）)]+")
-_BULLET = re.compile(r"[-*•·●○■□▪◆▶►»>+]|[0-9]{1,3}[.、)）]|[（(][0-9一二三四五六七八九十]{1,3}[)）]")
+_BULLET = re.compile(
+    r"[-*•·●○■□▪◆▶►»>+]|[0-9]{1,3}[.、)）]|[（(][0-9一二三四五六七八九十]{1,3}[)）]"
+)
 _UNFINISHED = re.compile(r"(?:…|\.\.\.|。。。)\s*$")
 _ENDINGS = tuple("。！？!?…；;：:”』」》）)—.~～")
 
@@ -161,7 +163,9 @@ class Repetition(Filter):
             return None
         worst, times = Counter(lines).most_common(1)[0]
         found = tuple(m.span() for m in re.finditer(re.escape(worst), page.text))
-        return Drop(f"{repeated} of {len(lines)} lines are repeated ({times} x {worst[:20]!r})", found)
+        return Drop(
+            f"{repeated} of {len(lines)} lines are repeated ({times} x {worst[:20]!r})", found
+        )
 
     def _ngrams(self, page: Page) -> Drop | None:
         codes = page.content
