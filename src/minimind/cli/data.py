@@ -1,4 +1,4 @@
-"""`minimind data list | fetch | build | preview | preferences`."""
+"""`minimind data list | fetch | build | stats | preview | preferences`."""
 
 from __future__ import annotations
 
@@ -31,9 +31,11 @@ class List:
     """Show the catalogue: sources with size, licence, and whether they are cached.
 
     Attributes:
+        hub: data sets of the Hugging Face hub, which are streamed, not fetched.
         json: one JSON object a line, with everything the catalogue knows.
     """
 
+    hub: bool = False
     json: bool = False
 
 
@@ -42,10 +44,17 @@ class Fetch:
     """Download sources into the cache ($MINIMIND_CACHE, else ~/.cache/minimind).
 
     Attributes:
-        sources: names of sources, or the groups `embedded` (18 MB) and `full` (227 MB).
+        sources: names of sources, or the groups `embedded` (18 MB) and `full` (227 MB). Or one
+            `hub:` name: rows of it are written to `out` until `mb` are there.
+        out: for a hub name: the .jsonl or .jsonl.zst file.
+        mb: for a hub name: MB of rows.
+        accept_licences: for a hub name: licences beside the open ones.
     """
 
     sources: Positional[tuple[str, ...]] = ("embedded",)
+    out: Path | None = None
+    mb: float = 100.0
+    accept_licences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +77,16 @@ class Preview:
     """Show rows as the model sees them; what is learnt is green.
 
     Attributes:
-        file: a data file, a folder or a pattern.
+        file: a data file, a folder, a pattern or a `hub:` name.
         tokenizer: a directory with a tokenizer.json, or `default`.
         kind: text, chat or preference. Without it, what the first row looks like.
         rows: how many.
         sequence_length: tokens in a row.
+        accept_licences: for a hub name: licences beside the open ones.
     """
 
     file: Positional[str]
+    accept_licences: tuple[str, ...] = ()
     tokenizer: str = "default"
     kind: Literal["text", "chat", "preference"] | None = None
     rows: int = 2
@@ -86,7 +97,11 @@ _VERBS: dict[str, str] = {
     "list": "the catalogue: sources, sizes, licences, what is cached",
     "fetch": "download sources: NAMES, embedded or full",
     "build": "make pretraining text, instructions and problems from sources",
+    "stats": "documents, hanzi, tokens, lengths, kinds of characters and copies of data files",
     "preview": "rows of a file as the model sees them, with the loss mask",
+    "clean": "raw Chinese text to clean, licensed, deduplicated shards, with a reason a drop",
+    "look": "what a cleaning run kept and dropped, side by side, the rule highlighted",
+    "quality": "train the optional quality classifier from good and bad examples",
     "preferences": "pairs for DPO from a model's own answers, checked by a verifier",
 }
 
@@ -101,8 +116,13 @@ def main(argv: list[str]) -> int | None:
             console.print(f"  {verb:<{width}}  {about}", markup=False, highlight=False)
         return None
     verb, rest = argv[0], argv[1:]
+    if verb in {"clean", "look", "quality"}:
+        module = importlib.import_module(f"minimind.cli.data_{verb.replace('quality', 'clean')}")
+        return module.quality(rest) if verb == "quality" else module.main(rest)
     if verb == "preferences":  # needs torch and a model: imported only when it is asked for
         return importlib.import_module("minimind.cli.preferences").main(rest)
+    if verb == "stats":
+        return importlib.import_module("minimind.cli.data_stats").main(rest)
     commands: dict[str, tuple[type, Callable[..., None]]] = {
         "list": (List, _list), "fetch": (Fetch, _fetch), "build": (Build, _build),
         "preview": (Preview, _preview),
@@ -120,6 +140,9 @@ def main(argv: list[str]) -> int | None:
 def _list(args: List, console: Console) -> None:
     from minimind.data.fetch import cache_dir, is_cached
 
+    if args.hub:
+        _list_hub(args, console)
+        return
     if args.json:
         for source in SOURCES:
             row = {k: v for k, v in asdict(source).items() if k != "read"}
@@ -142,8 +165,47 @@ def _list(args: List, console: Console) -> None:
     console.print("bold: the embedded default, what the quickstart trains on")
 
 
+def _list_hub(args: List, console: Console) -> None:
+    from minimind.data.hub_catalogue import HUB
+
+    if args.json:
+        for entry in HUB:
+            console.print_json(json.dumps(asdict(entry) | {"open": entry.is_open}), indent=None)
+        return
+    table = Table(title="data sets of the hub, by --data.train hub:NAME", title_justify="left")
+    for column in ("name", "id", "kind", "what", "GB", "rows", "fields", "licence", "on"):
+        table.add_column(column, justify="right" if column in {"GB", "rows"} else "left",
+                         no_wrap=column == "name")  # fmt: skip
+    for entry in HUB:
+        table.add_row(
+            entry.name, entry.id, entry.kind, entry.about, f"{entry.gb:g}" if entry.gb else "",
+            entry.rows, entry.fields, entry.licence, "yes" if entry.is_open else "ask",
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        "ask: add --data.accept-licences LICENCE, having read the data set's card. Any other id "
+        "works too: hub:ORG/NAME[@REVISION][:CONFIG[:SPLIT]]", markup=False,
+    )  # fmt: skip
+
+
+def _fetch_hub(args: Fetch, console: Console) -> None:
+    from minimind.data.slices import fetch_slice
+
+    written = fetch_slice(
+        args.sources[0], args.out, megabytes=args.mb, accept_licences=args.accept_licences
+    )
+    console.print(
+        f"{written.rows:,} rows, {written.bytes / 1e6:.1f} MB, licence {written.licence}, "
+        f"{written.data} in {written.path}", markup=False, highlight=False,
+    )  # fmt: skip
+
+
 def _fetch(args: Fetch, console: Console) -> None:
     from minimind.data.fetch import fetch_all
+
+    if any(name.startswith("hub:") for name in args.sources):
+        _fetch_hub(args, console)
+        return
 
     sources = select(args.sources)
     with _progress(sources, console) as on_progress:
@@ -197,7 +259,8 @@ def _preview(args: Preview, console: Console) -> None:
     tokenizer = Tokenizer.load(args.tokenizer)
     config = DataConfig(
         train=(args.file,), kind=_kind(args), sequence_length=args.sequence_length,
-        validation_share=0.0, epochs_limit=1,
+        validation_share=0.0, epochs_limit=1, cache="off", shuffle_mb=1,
+        accept_licences=args.accept_licences,
     )  # fmt: skip
     loader = make_loader(config, tokenizer, batch_rows=1, micro_batch_rows=1, seed=0)
     for number, (batch,) in enumerate(islice(loader, args.rows)):
@@ -221,14 +284,11 @@ def _coloured(decode: Callable[[int], str], ids: list[int], learnt: list[bool]) 
 
 def _kind(args: Preview) -> Kind:
     """Return the kind asked for, or the first of which the file has a usable row."""
-    from minimind.data.reader import Rejects, expand_paths, nothing_usable, read_rows
+    from minimind.cli.data_stats import guessed_kind
+    from minimind.data.hub import PREFIX, HubData
+    from minimind.data.reader import expand_paths
 
     if args.kind:
         return args.kind
-    kinds: tuple[Kind, ...] = ("preference", "chat", "text")
-    rejects = Rejects()
-    path = expand_paths([args.file])[0]
-    for kind in kinds:
-        if next(read_rows(path, kind, rejects=rejects), None) is not None:
-            return kind
-    raise nothing_usable([path], "text", rejects)
+    is_hub = args.file.startswith(PREFIX)
+    return guessed_kind(HubData.parse(args.file) if is_hub else expand_paths([args.file])[0])

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from minimind.data.batch import IGNORE, Batch
     from minimind.data.document import Document, is_held_out
     from minimind.data.loader import Loader, make_loader
-    from minimind.data.reader import Rejects
+    from minimind.data.rejects import Rejects
     from minimind.data.validation import held_out_texts, validation_batches
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
 
 _HOMES = {
     "IGNORE": "batch", "Batch": "batch", "Document": "document", "is_held_out": "document",
-    "Loader": "loader", "make_loader": "loader", "Rejects": "reader",
+    "Loader": "loader", "make_loader": "loader", "Rejects": "rejects",
     "held_out_texts": "validation", "validation_batches": "validation",
 }  # fmt: skip
 

@@ -6,12 +6,15 @@ A loader reads ahead in a thread. Each step that it hands out carries the positi
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import queue
 import sys
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -20,11 +23,14 @@ import torch
 
 from minimind.config import DataConfig
 from minimind.data.batch import Batch
-from minimind.data.encoding import Encoder, Item
-from minimind.data.files import data_files
+from minimind.data.cache import TokenCache, token_cache
+from minimind.data.encoding import Encoder, PendingChunk
+from minimind.data.files import identity_of, mixture
+from minimind.data.items import Item
 from minimind.data.packing import collate, collate_pairs
-from minimind.data.reader import Rejects, nothing_usable
+from minimind.data.rejects import Rejects, nothing_usable
 from minimind.data.stream import MixedStream, Selection, Split
+from minimind.data.workers import Workers
 from minimind.errors import ConfigError, DataError
 from minimind.tokenizer import Tokenizer
 
@@ -36,6 +42,10 @@ ESTIMATE_BYTES = 2 << 20
 """`rows_per_epoch` is exact up to this many bytes of data, and extrapolated from them beyond."""
 
 STATE_VERSION = 1
+SILENT_SECONDS = 30.0
+"""Waiting longer for a step is told on the log, and again after every doubling."""
+
+_LOG = logging.getLogger("minimind.data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +55,16 @@ class _Step:
     batches: list[Batch]
     state: dict[str, Any]
     error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Rows that are being encoded, where the stream stood before them, passes done with them."""
+
+    state: dict[str, Any]
+    pending: PendingChunk
+    passes: int
+    last: bool
 
 
 class Loader:
@@ -57,6 +77,7 @@ class Loader:
     Attributes:
         counts: documents, tokens, cut (longer than a row), rejected; after the last step taken.
         rejects: what could not be used.
+        wait_seconds: how long steps have been waited for, in all.
     """
 
     def __init__(
@@ -71,7 +92,8 @@ class Loader:
         self.split: Literal["train", "validation"] = split
         self.rejects = Rejects(rejects if rank == 0 else None)
         self.counts: Counter[str] = Counter()
-        self._files = data_files(config, split)
+        self.wait_seconds = 0.0
+        self._mixture = mixture(config, split)
         self._state: dict[str, Any] | None = None
         self._rows_per_epoch: int | None = None
         self._identity = self._what_must_not_change()
@@ -83,7 +105,7 @@ class Loader:
         thread = threading.Thread(target=self._read_ahead, args=(steps, stop), daemon=True)
         thread.start()
         try:
-            while (step := steps.get()) is not None:
+            while (step := self._awaited(steps)) is not None:
                 if step.error is not None:
                     raise step.error
                 self._state = step.state
@@ -92,6 +114,21 @@ class Loader:
         finally:
             stop.set()
             thread.join()
+
+    def _awaited(self, steps: queue.Queue[_Step | None]) -> _Step | None:
+        """Return the next step, counting the wait, and saying so when it is long."""
+        started, patience = time.perf_counter(), SILENT_SECONDS
+        try:
+            while True:
+                try:
+                    return steps.get(timeout=patience)
+                except queue.Empty:
+                    waited = time.perf_counter() - started
+                    _LOG.warning("waiting for data since %.0f s: %s", waited,
+                                 ", ".join(map(str, self._mixture.origins[:3])))  # fmt: skip
+                    patience = waited
+        finally:
+            self.wait_seconds += time.perf_counter() - started
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the last step taken: builtins and small tensors only."""
@@ -119,14 +156,18 @@ class Loader:
         self._state, self.counts = state, Counter(state["counts"])
 
     def rows_per_epoch(self) -> int:
-        """Return the rows of one pass: exact for small data, else extrapolated from 2 MB of it."""
+        """Return the rows of one pass: exact for small data, else extrapolated from 2 MB of it.
+
+        Raises:
+            ConfigError: nobody says how large a hub data set is.
+        """
         if self._rows_per_epoch is None:
             encoder = self._encoder(Rejects())
             stream = self._stream(self.rejects, epochs=1)
             iterator, rows, read, whole = iter(stream), 0, 0, False
             while read < ESTIMATE_BYTES and not whole:
                 chunk = list(islice(iterator, CHUNK_ROWS))
-                for item in encoder.encode(chunk):
+                for item in encoder.finish(encoder.start(chunk)):
                     encoder.add(item)
                 rows += len(encoder.take(sys.maxsize))
                 read += sum(drawn.size for drawn in chunk)
@@ -134,6 +175,12 @@ class Loader:
             if whole:
                 encoder.flush()
                 rows += len(encoder.take(sys.maxsize))
+            elif not stream.sizes_known:
+                raise ConfigError(
+                    "how long an epoch is can't be told: nobody says how large "
+                    f"{', '.join(map(str, self._mixture.origins))} is. Set --train.tokens or "
+                    "--train.steps instead of train.epochs"
+                )
             else:
                 rows = round(rows * stream.expected_bytes / read)
             self._rows_per_epoch = rows
@@ -165,32 +212,49 @@ class Loader:
         """
         state = self.state_dict()
         counts, used = Counter(state["counts"]), state["used"]
-        stream = self._stream(self.rejects, epochs=self.config.epochs_limit)
+        cache = token_cache(self.config, self.tokenizer, self.split, rank=self.rank)
+        stream = self._stream(self.rejects, epochs=self.config.epochs_limit, cache=cache)
         stream.load_state_dict(state["stream"])
-        encoder = self._encoder(self.rejects)
-        encoder.packer_load(state["packer"])
-        iterator, ended = iter(stream), False
+        with contextlib.ExitStack() as closing:
+            workers = None
+            if self.config.num_workers:
+                workers = Workers(self.config.num_workers, self.config, self.tokenizer)
+                closing.callback(workers.close)
+            encoder = self._encoder(self.rejects, workers)
+            encoder.packer_load(state["packer"])
 
-        def complete(chunk_state: dict[str, Any], used: int) -> Iterator[_Step]:
-            while encoder.ready(self.batch_rows):
-                rows = encoder.take(self.batch_rows)
-                yield self._step(rows, chunk_state, used, encoder, counts)
+            def complete(chunk_state: dict[str, Any], used: int) -> Iterator[_Step]:
+                while encoder.ready(self.batch_rows):
+                    rows = encoder.take(self.batch_rows)
+                    yield self._step(rows, chunk_state, used, encoder, counts)
 
-        while not ended:
-            chunk_state = stream.state_dict()
-            chunk = list(islice(iterator, CHUNK_ROWS))
-            ended = len(chunk) < CHUNK_ROWS
-            yield from complete(chunk_state, used)
-            for number, item in enumerate(encoder.encode(chunk)):
-                if number >= used:
-                    _count(counts, item, whole=encoder.add(item))
-                    yield from complete(chunk_state, number + 1)
-            used = 0
-            if not counts["documents"] and (ended or stream.passes):
-                raise nothing_usable(stream.files, self.config.kind, self.rejects)
-        encoder.flush()
-        while rows := encoder.take(self.batch_rows):
-            yield self._step(rows, stream.state_dict(), 0, encoder, counts)
+            for chunk in self._chunks(stream, encoder):
+                yield from complete(chunk.state, used)
+                for number, item in enumerate(encoder.finish(chunk.pending)):
+                    if number >= used:
+                        _count(counts, item, whole=encoder.add(item))
+                        yield from complete(chunk.state, number + 1)
+                used = 0
+                if not counts["documents"] and (chunk.last or chunk.passes):
+                    raise nothing_usable(self._mixture.origins, self.config.kind, self.rejects)
+            encoder.flush()
+            while rows := encoder.take(self.batch_rows):
+                yield self._step(rows, stream.state_dict(), 0, encoder, counts)
+
+    def _chunks(self, stream: MixedStream, encoder: Encoder) -> Iterator[_Chunk]:
+        """Yield chunks in order while the next ones are encoded.
+
+        How far ahead changes nothing: a chunk is what follows its state in the stream.
+        """
+        ahead: deque[_Chunk] = deque()
+        iterator, last = iter(stream), False
+        while ahead or not last:
+            while not last and len(ahead) <= 2 * self.config.num_workers:
+                before = stream.state_dict()
+                rows = list(islice(iterator, CHUNK_ROWS))
+                last = len(rows) < CHUNK_ROWS
+                ahead.append(_Chunk(before, encoder.start(rows), stream.passes, last))
+            yield ahead.popleft()
 
     def _step(
         self, rows: list[Any], stream_state: dict[str, Any], used: int, encoder: Encoder,
@@ -224,18 +288,27 @@ class Loader:
             batches = [collate(part, document_mask=masked) for part in micro]
         return [_pinned(batch) for batch in batches] if torch.cuda.is_available() else batches
 
-    def _stream(self, rejects: Rejects, *, epochs: int | None) -> MixedStream:
+    def _stream(
+        self, rejects: Rejects, *, epochs: int | None, cache: TokenCache | None = None
+    ) -> MixedStream:
         share = 0.0 if self.config.validation is not None else self.config.validation_share
         split: Split = self.split
         if self.config.validation is not None:
             split = "all"
-        selection = Selection(self.config.kind, split, share)
-        paths, weights = zip(*self._files, strict=True)
-        return MixedStream(paths, weights, selection, seed=self.seed, epochs=epochs,
-                           window_mb=self.config.shuffle_mb, rejects=rejects)  # fmt: skip
+        mixed = self._mixture
+        if epochs == 1 != self.config.epochs_limit:
+            mixed = replace(mixed, epochs=(1,) * len(mixed.origins), stages=())
+        return MixedStream(
+            mixed,
+            Selection(self.config.kind, split, share),
+            seed=self.seed,
+            window_mb=self.config.shuffle_mb,
+            rejects=rejects,
+            cache=cache,
+        )
 
-    def _encoder(self, rejects: Rejects) -> Encoder:
-        return Encoder(self.config, self.tokenizer, rejects)
+    def _encoder(self, rejects: Rejects, workers: Workers | None = None) -> Encoder:
+        return Encoder(self.config, self.tokenizer, rejects, workers)
 
     def _initial_state(self) -> dict[str, Any]:
         rejects = Rejects()
@@ -249,8 +322,9 @@ class Loader:
         """Return what must be the same for a position to mean the same rows."""
         config = self.config
         return {
-            "data files (name, bytes)": [[p.name, p.stat().st_size] for p, _ in self._files],
-            "data weights": [weight for _, weight in self._files],
+            "data files (name, bytes)": [identity_of(o) for o in self._mixture.origins],
+            "data weights": list(self._mixture.weights),
+            "data.epochs_caps": config.epochs_caps, "data.curriculum": config.curriculum,
             "data.kind": config.kind, "data.sequence_length": config.sequence_length,
             "data.pack": config.pack, "data.document_mask": config.document_mask,
             "data.shuffle_mb": config.shuffle_mb, "data split": self.split,
@@ -306,6 +380,8 @@ def _check(config: DataConfig, batch_rows: int, micro_batch_rows: int, world_siz
         raise ConfigError(
             f"train.batch_rows = {batch_rows} must be a multiple of the {world_size} processes"
         )
+    if config.num_workers < 0:
+        raise ConfigError(f"data.num_workers = {config.num_workers}: must not be negative")
     if not 0 <= config.validation_share < 1:
         raise ConfigError(f"data.validation_share = {config.validation_share}: from 0 to below 1")
 

@@ -14,6 +14,10 @@ import numpy as np
 import torch
 
 from minimind.data.batch import IGNORE, Batch
+from minimind.data.items import shifted_labels
+
+Ids = Sequence[int] | np.ndarray
+Mask = Sequence[bool] | np.ndarray | None
 
 OPEN_ROWS = 32
 """Rows that a conversation may still be put into. First-fit over 32 left 1.8 % of the positions
@@ -32,7 +36,7 @@ class PackedRow:
 class Packer(Protocol):
     """Takes documents, gives rows."""
 
-    def add(self, ids: Sequence[int], mask: Sequence[bool] | None = None) -> bool:
+    def add(self, ids: Ids, mask: Mask = None) -> bool:
         """Take a document; `mask` tells which tokens are learnt. False if it was cut."""
         ...
 
@@ -66,20 +70,23 @@ class StreamPacker:
         self.length, self.endoftext_id = length, endoftext_id
         self._tokens = np.empty(0, np.int32)
         self._starts = np.empty(0, np.bool_)
-        self._new: list[int] = []
+        self._mark = np.array([endoftext_id], np.int32)
+        self._new: list[np.ndarray] = []
         self._new_starts: list[int] = []
+        self._new_size = 0
         self._closed = False
 
-    def add(self, ids: Sequence[int], mask: Sequence[bool] | None = None) -> bool:
+    def add(self, ids: Ids, mask: Mask = None) -> bool:
         """Append a document. Never cut, so always True."""
         del mask  # in a text every token is learnt
         self._open()
-        self._new.extend(ids)
+        self._new.append(np.asarray(ids, np.int32))
+        self._new_size += len(ids)
         return True
 
     def take(self) -> PackedRow | None:
         """Return the next T positions once their labels are known."""
-        if len(self._tokens) + len(self._new) <= self.length and not self._closed:
+        if len(self._tokens) + self._new_size <= self.length and not self._closed:
             return None
         self._merge()
         if len(self._tokens) <= 1:  # at most the mark that closed the last document
@@ -95,16 +102,17 @@ class StreamPacker:
         self._closed = True
 
     def _open(self) -> None:
-        self._new_starts.append(len(self._new))
-        self._new.append(self.endoftext_id)
+        self._new_starts.append(self._new_size)
+        self._new.append(self._mark)
+        self._new_size += 1
 
     def _merge(self) -> None:
         if self._new:
-            starts = np.zeros(len(self._new), np.bool_)
+            starts = np.zeros(self._new_size, np.bool_)
             starts[self._new_starts] = True
-            self._tokens = np.concatenate([self._tokens, np.array(self._new, np.int32)])
+            self._tokens = np.concatenate([self._tokens, *self._new], dtype=np.int32)
             self._starts = np.concatenate([self._starts, starts])
-            self._new, self._new_starts = [], []
+            self._new, self._new_starts, self._new_size = [], [], 0
 
     def _row(self, tokens: np.ndarray, starts: np.ndarray) -> PackedRow:
         inputs = np.full(self.length, self.endoftext_id, np.int64)
@@ -128,7 +136,8 @@ class StreamPacker:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Hold what another packer held."""
         self._tokens, self._starts = state["tokens"].numpy(), state["starts"].numpy()
-        self._new, self._new_starts, self._closed = [], [], state["closed"]
+        self._new, self._new_starts, self._new_size = [], [], 0
+        self._closed = state["closed"]
 
 
 class WholePacker:
@@ -142,7 +151,7 @@ class WholePacker:
         self._open: list[list[tuple[np.ndarray, np.ndarray]]] = []
         self._full: list[list[tuple[np.ndarray, np.ndarray]]] = []
 
-    def add(self, ids: Sequence[int], mask: Sequence[bool] | None = None) -> bool:
+    def add(self, ids: Ids, mask: Mask = None) -> bool:
         """Put a document into the first open row with room; the fullest row makes room."""
         tokens = np.array(ids[: self.length], np.int64)
         labels = shifted_labels(ids, mask)[: self.length]
@@ -188,15 +197,6 @@ class WholePacker:
         """Hold what another packer held."""
         self._open = [_restored(row) for row in state["open"]]
         self._full = [_restored(row) for row in state["full"]]
-
-
-def shifted_labels(ids: Sequence[int], mask: Sequence[bool] | None) -> np.ndarray:
-    """Return (n,) labels: the next token where the mask has it learnt; the last has none."""
-    labels = np.full(len(ids), IGNORE, np.int64)
-    labels[:-1] = ids[1:]
-    if mask is not None:
-        labels[:-1][~np.array(mask[1:], np.bool_)] = IGNORE
-    return labels
 
 
 def _used(row: list[tuple[np.ndarray, np.ndarray]]) -> int:

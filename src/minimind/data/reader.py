@@ -1,4 +1,4 @@
-"""Stream rows from .jsonl, .jsonl.zst, .jsonl.gz and .txt files; a broken line never ends a run.
+"""Stream rows of files (JSONL, text, Parquet, WARC) and hub data sets; a bad one never ends a run.
 
 What can't be used is counted by reason and kept in a rejects file with its place, so that nothing
 is lost silently.
@@ -6,29 +6,45 @@ is lost silently.
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
-import re
-import zlib
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
-from typing import IO, Any
-
-import zstandard
+from typing import Any
 
 from minimind.data.formats import Kind, Row, RowError, parse_row
+from minimind.data.hub import HubData
+from minimind.data.lines import Cursor, open_stream, read_lines
+from minimind.data.rejects import Rejects, nothing_usable
+from minimind.data.tables import as_json, read_table, table_bytes
+from minimind.data.web import read_pages
 from minimind.errors import DataError
 
-SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".json.zst", ".txt", ".txt.zst", ".txt.gz")
+__all__ = [
+    "COMPRESSION",
+    "SUFFIXES",
+    "Cursor",
+    "Origin",
+    "Rejects",
+    "expand_paths",
+    "nothing_usable",
+    "open_stream",
+    "read_lines",
+    "read_records",
+    "read_rows",
+    "text_bytes",
+]
+
+TABLES, PAGES = (".parquet",), (".warc", ".warc.gz", ".wet", ".wet.gz")
+SUFFIXES = (
+    ".jsonl", ".jsonl.zst", ".jsonl.gz", ".json.zst", ".txt", ".txt.zst", ".txt.gz",
+    *TABLES, *PAGES,
+)  # fmt: skip
 COMPRESSION = 3.5
 """Bytes of Chinese JSONL for one of zstd or gzip: 2.7 to 4.2 on the built corpus; for estimates."""
 
-_CHUNK = 1 << 17
-_TRUNCATED = (zstandard.ZstdError, EOFError, gzip.BadGzipFile, zlib.error)
+Origin = Path | HubData
+"""What rows are read from."""
 
 
 def expand_paths(patterns: Iterable[str]) -> list[Path]:
@@ -73,198 +89,60 @@ def _missing(path: Path) -> str:
     )
 
 
-@dataclass(slots=True)
-class Rejects:
-    """Where unusable lines go: counted by reason, written to a file if one is named.
+def text_bytes(origin: Origin) -> int:
+    """Return the bytes of an origin's rows, estimated where they are packed; 0 if unknown."""
+    if isinstance(origin, HubData):
+        return origin.bytes
+    if origin.name.endswith(TABLES):
+        return table_bytes(origin)
+    size = origin.stat().st_size
+    return int(size * COMPRESSION) if origin.suffix in {".zst", ".gz"} else size
 
-    Attributes:
-        path: JSONL of {"file", "line", "reason", "raw"}; None only counts.
-        counts: rejected lines by the reason's first words.
-        first: the first rejection in full, for messages.
-        seen: places already reported; a second pass over the data reports nothing again.
+
+def read_records(
+    origin: Origin, start: Cursor, rejects: Rejects
+) -> Iterator[tuple[Cursor, int, Any]]:
+    """Yield (where the record begins, its bytes, the parsed record) from `start` on.
+
+    A line of a .txt file is a record {"text"}; a page of a WARC file is one with "text", "url",
+    "date" and "licence".
     """
-
-    path: Path | None = None
-    counts: Counter[str] = field(default_factory=Counter)
-    first: str = ""
-    seen: set[tuple[str, int]] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        """Take over what an interrupted run has already written down."""
-        if self.path is not None and self.path.is_file():
-            whole = []
-            for line in self.path.read_bytes().split(b"\n"):
-                try:
-                    row = json.loads(line)
-                    self._count(row["file"], row["line"], row["reason"])
-                except (ValueError, KeyError, TypeError):
-                    continue  # empty, or cut in half by a kill
-                whole.append(line + b"\n")
-            self.path.write_bytes(b"".join(whole))
-
-    @property
-    def total(self) -> int:
-        """Return the number of rejected lines."""
-        return self.counts.total()
-
-    def add(self, file: Path, line: int, reason: str, raw: bytes) -> None:
-        """Count one rejection and write it down, once a place."""
-        if (str(file), line) in self.seen:
-            return
-        self._count(str(file), line, reason)
-        if self.path is not None:
-            row = {"file": str(file), "line": line, "reason": reason,
-                   "raw": raw.decode(errors="replace").rstrip("\n")}  # fmt: skip
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as sink:
-                sink.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-    def _count(self, file: str, line: int, reason: str) -> None:
-        self.seen.add((file, line))
-        kind = re.sub(r"\[\d+\]", "[..]", reason)
-        self.counts[re.split(r"[:(.] |[:(]", kind)[0].strip()] += 1
-        self.first = self.first or f"{file}:{line}: {reason}"
-
-    def summary(self) -> str:
-        """Return one line for people: how many, why, and where they are kept."""
-        if not self.total:
-            return "every row could be used"
-        reasons = "; ".join(f"{count} x {reason}" for reason, count in self.counts.most_common(3))
-        kept = f"; all are in {self.path}" if self.path else ""
-        return f"{self.total} rows could not be used ({reasons}). First: {self.first}{kept}"
+    if isinstance(origin, HubData):
+        yield from origin.read(start, rejects)
+    elif origin.name.endswith(TABLES):
+        yield from read_table(origin, start, rejects)
+    elif origin.name.endswith(PAGES):
+        yield from read_pages(origin, start, rejects)
+    else:
+        yield from _line_records(origin, start, rejects)
 
 
-class _ZstdBytes(io.RawIOBase):
-    """A zstd file's content as raw bytes; unlike zstandard's reader it notices a missing end."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-        self._frame = zstandard.ZstdDecompressor().decompressobj()
-        self._ready = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        view = memoryview(buffer).cast("B")
-        while not self._ready:
-            packed = self._frame.unused_data if self._frame.eof else b""
-            if self._frame.eof and (packed := packed or self._file.read(_CHUNK)):
-                self._frame = zstandard.ZstdDecompressor().decompressobj()
-            elif not self._frame.eof and not (packed := self._file.read(_CHUNK)):
-                raise zstandard.ZstdError("the file ends inside a zstd frame")
-            if not packed:
-                return 0
-            self._ready = self._frame.decompress(packed)
-        size = min(len(view), len(self._ready))
-        view[:size], self._ready = self._ready[:size], self._ready[size:]
-        return size
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-def open_stream(path: Path) -> IO[bytes]:
-    """Open a data file for reading bytes, decompressed by its suffix."""
-    if path.suffix == ".zst":
-        return io.BufferedReader(_ZstdBytes(path), _CHUNK)
-    if path.suffix == ".gz":
-        # Not wrapped in a larger buffer: that would lose what precedes a cut.
-        return gzip.open(path, "rb")  # pyright: ignore[reportReturnType]
-    return path.open("rb")
-
-
-def text_bytes(path: Path) -> int:
-    """Return the file's size in bytes, estimated where it is compressed."""
-    size = path.stat().st_size
-    return int(size * COMPRESSION) if path.suffix in {".zst", ".gz"} else size
-
-
-@dataclass(slots=True)
-class Cursor:
-    """Where a line begins: byte offset in the (decompressed) file, and its number from 1."""
-
-    offset: int = 0
-    line: int = 1
-
-
-def read_lines(path: Path, start: Cursor, rejects: Rejects) -> Iterator[tuple[Cursor, bytes]]:
-    """Yield (where the line begins, the line) from `start` on; empty lines are passed over.
-
-    A compressed file that ends too early gives what could be read, and one rejection.
-    """
-    at = Cursor(start.offset, start.line)
-    try:
-        with open_stream(path) as stream:
-            _skip(stream, start.offset, seekable=path.suffix not in {".zst", ".gz"})
-            while line := _readline(stream):
-                if line.strip():
-                    yield Cursor(at.offset, at.line), line
-                at = Cursor(at.offset + len(line), at.line + 1)
-    except _DamagedError as damage:
-        rejects.add(path, at.line, f"compressed file is damaged or cut off here: {damage}", b"")
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {error}") from error
-
-
-class _DamagedError(Exception):
-    """The compressed stream ends or breaks here."""
-
-
-def _readline(stream: IO[bytes]) -> bytes:
-    try:
-        return stream.readline()
-    except _TRUNCATED as error:
-        raise _DamagedError(str(error)) from error
-
-
-def _skip(stream: IO[bytes], offset: int, *, seekable: bool) -> None:
-    if seekable:
-        stream.seek(offset)
-        return
-    while offset > 0:
-        try:
-            read = len(stream.read(min(offset, 1 << 20)))
-        except _TRUNCATED as error:
-            raise _DamagedError(str(error)) from error
-        if not read:
-            return
-        offset -= read
-
-
-def read_rows(
-    path: Path, kind: Kind, *, rejects: Rejects, start: Cursor | None = None
-) -> Iterator[tuple[Cursor, int, Row]]:
-    """Yield (where the line begins, its bytes, the row) of one file.
-
-    In a .txt file each line is a document.
-    """
+def _line_records(path: Path, start: Cursor, rejects: Rejects) -> Iterator[tuple[Cursor, int, Any]]:
     plain = ".txt" in path.suffixes
-    for at, line in read_lines(path, start or Cursor(), rejects):
+    for at, line in read_lines(path, start, rejects):
         try:
             text = line.decode("utf-8-sig" if at.offset == 0 else "utf-8")
-            row = parse_row({"text": text.strip()} if plain else json.loads(text), kind)
+            record = {"text": text.strip()} if plain else json.loads(text)
         except UnicodeDecodeError as error:
             rejects.add(path, at.line, f"not UTF-8: byte {error.start} of the line", line)
         except RecursionError:
             rejects.add(path, at.line, "not JSON: nested too deep", line)
         except json.JSONDecodeError as error:
             rejects.add(path, at.line, f"not JSON: {error.msg} at column {error.colno}", line)
-        except RowError as error:
-            rejects.add(path, at.line, str(error), line)
         except ValueError as error:  # json: an integer of thousands of digits
             rejects.add(path, at.line, f"not JSON: {error}", line)
         else:
-            yield at, len(line), row
+            yield at, len(line), record
 
 
-def nothing_usable(files: Iterable[Path], kind: Kind, rejects: Rejects) -> DataError:
-    """Return the error for a data set without a usable row, with the reason of the first."""
-    names = ", ".join(map(str, files))
-    if not rejects.total:
-        return DataError(f"{names}: no row in it; the data set is empty")
-    return DataError(
-        f"{names}: no row of kind {kind!r} could be used. {rejects.summary()}. "
-        "Check data.kind (text, chat or preference) and the rows' fields"
-    )
+def read_rows(
+    path: Origin, kind: Kind, *, rejects: Rejects, start: Cursor | None = None
+) -> Iterator[tuple[Cursor, int, Row]]:
+    """Yield (where it begins, its bytes, the row) of one origin; what is no row is rejected."""
+    for at, size, record in read_records(path, start or Cursor(), rejects):
+        try:
+            row = parse_row(record, kind)
+        except RowError as error:
+            rejects.add(path, at.line, str(error), as_json(record))
+        else:
+            yield at, size, row

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from minimind.config import DataConfig
 from minimind.data.batch import Batch
 from minimind.data.files import data_files
 from minimind.data.formats import TextRow
 from minimind.data.loader import Loader
-from minimind.data.reader import Rejects
+from minimind.data.reader import Origin
+from minimind.data.rejects import Rejects
 from minimind.data.stream import EmptySideError, Selection, WindowedFile
 from minimind.errors import ConfigError, DataError
 from minimind.tokenizer import Tokenizer
@@ -73,9 +73,9 @@ def held_out_texts(config: DataConfig, *, max_bytes: int = 1 << 20) -> dict[str,
     return texts
 
 
-def _stem(path: Path) -> str:
+def _stem(path: Origin) -> str:
     return path.name.split(".")[0]
 
 
 def _one_pass(config: DataConfig) -> DataConfig:
-    return replace(config, epochs_limit=1)
+    return replace(config, epochs_limit=1, num_workers=0, cache="off")

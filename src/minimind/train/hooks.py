@@ -99,6 +99,7 @@ class Log:
             "tokens_per_second": rate,
             "seconds": trainer.counters.seconds,
             # Of the time since the last line: a device that waits for data is seen here.
+            "data_wait_seconds": self._data_seconds,
             "data_wait_share": self._data_seconds / max(self._seconds, 1e-9),
             **report.metrics,
         }

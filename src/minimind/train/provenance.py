@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from minimind.checkpoint.files import sha256_of, write_atomically
+from minimind.data.hub import HubData
 from minimind.data.ledger import FILE_NAME
+from minimind.data.reader import Origin
 from minimind.errors import DataError
 
 
@@ -17,11 +19,11 @@ class RunLedger:
 
     Args:
         path: RUN/ledger.json.
-        files: the data files that are read.
+        files: the data files and hub data sets that are read.
         origin: the checkpoint, teacher and tokenizer that the run started from.
     """
 
-    def __init__(self, path: Path, *, files: Sequence[Path], origin: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, *, files: Sequence[Origin], origin: Mapping[str, Any]) -> None:
         self.path = path
         self._files = [_describe(file) for file in files]
         self._origin = dict(origin)
@@ -55,7 +57,10 @@ class RunLedger:
         write_atomically(self.path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
 
-def _describe(file: Path) -> dict[str, Any]:
+def _describe(file: Origin) -> dict[str, Any]:
+    if isinstance(file, HubData):  # its commit stands for its content
+        return {"path": str(file), "bytes": file.bytes, "sha256": file.identity,
+                "licences": [file.licence()], "sources": []}  # fmt: skip
     sources = _ledger_entries(file)
     return {
         "path": str(file),

@@ -42,6 +42,7 @@ class StepReport:
         grad_norm: before clipping.
         lr: learning rate of the optimizer's first part.
         seconds: wall-clock of the step with its data, without the hooks.
+        data_seconds: the part of it that was spent waiting for the data.
         skipped: the weights did not change: loss or gradient not finite, or nothing to learn.
         metrics: the objective's metrics, divided by the same count as the loss.
     """
@@ -54,6 +55,7 @@ class StepReport:
     lr: float
     seconds: float
     skipped: bool = False
+    data_seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -153,7 +155,8 @@ class Trainer:
         with self._stop:
             started = time.perf_counter()
             for micro_batches in self.loader:
-                report = self.train_step(micro_batches, started=started)
+                waited = time.perf_counter() - started
+                report = self.train_step(micro_batches, started=started, data_seconds=waited)
                 self.ending = self.ending or self.step >= self.steps
                 self._run_hooks(report)
                 if self.ending:
@@ -166,13 +169,18 @@ class Trainer:
         return report
 
     def train_step(
-        self, micro_batches: Sequence[Batch], *, started: float | None = None
+        self,
+        micro_batches: Sequence[Batch],
+        *,
+        started: float | None = None,
+        data_seconds: float = 0.0,
     ) -> StepReport:
         """Do one optimizer step over `micro_batches` (this rank's share).
 
         Args:
             micro_batches: any split of the step's rows gives the same step.
             started: `time.perf_counter()` from when the step's time counts.
+            data_seconds: how long of it the micro-batches were waited for.
         """
         started = time.perf_counter() if started is None else started
         self.model.train()
@@ -209,6 +217,7 @@ class Trainer:
             grad_norm=norm,
             lr=self.optimizer.lr,
             seconds=seconds,
+            data_seconds=data_seconds,
             skipped=skipped,
             metrics=means,
         )
