@@ -55,6 +55,7 @@ class ModelSubject:
         tokenizer: its tokenizer.
         context_length: `max_position_embeddings`.
         has_chat_template: whether messages can be contexts.
+        directory: where it was loaded from; None for one made in memory.
     """
 
     def __init__(
@@ -64,8 +65,10 @@ class ModelSubject:
         tokenizer: Tokenizer,
         *,
         options: Options | None = None,
+        directory: Path | None = None,
     ) -> None:
         self.name = name
+        self.directory = directory
         self.model = model
         self.tokenizer = tokenizer
         self.options = options or Options()
@@ -210,7 +213,10 @@ def load_subject(
         CheckpointError: it is neither; says why.
     """
     model, tokenizer = load_any(path, device=device)
-    return ModelSubject(name or short_name(path), model, tokenizer, options=options)
+    return ModelSubject(
+        name or short_name(path), model, tokenizer, options=options,
+        directory=checkpoint.resolve(path),
+    )  # fmt: skip
 
 
 def load_any(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from functools import partial
 
 from minimind.errors import UserError, did_you_mean
 from minimind.eval.tasks.base import MakeTask
@@ -86,6 +87,10 @@ def maker_of(name: str) -> MakeTask:
     Raises:
         UserError: there is no such task; the nearest name is offered.
     """
+    if name.startswith("lm_eval:"):
+        from minimind.eval.lm_eval_tasks import make_lm_eval
+
+        return partial(make_lm_eval, name.removeprefix("lm_eval:"))
     if name not in TASKS:
         raise UserError(
             f"--tasks {name}: there is no such task.{did_you_mean(name, TASKS)} "

@@ -25,7 +25,7 @@ from minimind.eval.statistics import ratio_measure, share_measure
 if TYPE_CHECKING:
     from minimind.tokenizer import Message
 
-Progress = Callable[[int], None]
+Progress = Callable[[int], object]
 """Called with how many more units (requests, prompts, texts) are done."""
 
 Kind = Literal["share", "mean", "ratio"]

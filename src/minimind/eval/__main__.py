@@ -1,0 +1,20 @@
+"""`python -m minimind.eval ...`: lm-evaluation-harness's own command with our model in it.
+
+    python -m minimind.eval --model minimind --model_args pretrained=DIRECTORY --tasks arc_easy
+
+Takes what `lm_eval` takes. Releases of lm-eval after 0.4.13 find the model by themselves; 0.4.13
+and before have no way for a package to register one.
+"""
+
+from minimind.errors import require
+
+
+def main() -> None:
+    """Register the model and run lm-eval's command."""
+    require("lm_eval", extra="eval")
+    require("minimind.eval.lm_eval_model", extra="eval")
+    require("lm_eval.__main__", extra="eval").cli_evaluate()
+
+
+if __name__ == "__main__":
+    main()
