@@ -7,9 +7,8 @@
     verse_next      which couplet comes next?                     chinese-poetry   the couplet
 
 All are made from documents that the hash of their text holds out of training (`sources`). What the
-last column names must not be met elsewhere either: in another document of the package, in the
-instruction rows that the project makes of it, or in the run's own training files where they are
-known. Guessing gives 25 %.
+last column names must not be met elsewhere either: in another document of the package, or in the
+instruction rows that the project makes of it. Guessing gives 25 %.
 """
 
 from __future__ import annotations
@@ -35,47 +34,44 @@ ITEM_SEED = 0
 _NOTE = "the answer that makes the likeliest text, of four; made from held-out documents"
 
 
-def make_idiom_cloze(options: TaskOptions) -> Task:
+def make_idiom_cloze(_: TaskOptions) -> Task:
     """Which idiom fills the gap of an example sentence?"""
-    return _task("idiom_cloze", "choice_idiom_cloze", "idioms", idiom_cloze, options)
+    return _task("idiom_cloze", "choice_idiom_cloze", "idioms", idiom_cloze)
 
 
-def make_idiom_meaning(options: TaskOptions) -> Task:
+def make_idiom_meaning(_: TaskOptions) -> Task:
     """Which explanation belongs to an idiom?"""
-    return _task("idiom_meaning", "choice_idiom_meaning", "idioms", idiom_meaning, options)
+    return _task("idiom_meaning", "choice_idiom_meaning", "idioms", idiom_meaning)
 
 
-def make_which_law(options: TaskOptions) -> Task:
+def make_which_law(_: TaskOptions) -> Task:
     """Under which law's name is an article likeliest?"""
-    return _task("which_law", "choice_law", "laws", law_article, options)
+    return _task("which_law", "choice_law", "laws", law_article)
 
 
-def make_icd_term(options: TaskOptions) -> Task:
+def make_icd_term(_: TaskOptions) -> Task:
     """Which Chinese term has this ICD-10 code and English term?"""
-    return _task("icd_term", "choice_icd", "icd10", icd_term, options)
+    return _task("icd_term", "choice_icd", "icd10", icd_term)
 
 
-def make_verse_next(options: TaskOptions) -> Task:
+def make_verse_next(_: TaskOptions) -> Task:
     """Which couplet comes next in a poem?"""
-    return _task("verse_next", "choice_verse", "poetry", next_couplet, options, unseen=unseen_lines)
+    return _task("verse_next", "choice_verse", "poetry", next_couplet, unseen=unseen_lines)
+
+
+def unmet(entries: Sequence[Entry], source: str) -> list[Entry]:
+    """Leave out entries whose key occurs in what else is made of the source."""
+    return unmentioned(entries, sources.trained_text(source))
 
 
 Unseen = Callable[[Sequence[Entry], str], list[Entry]]
 
 
-def _task(
-    name: str, metric: str, source: str, read: Read, options: TaskOptions,
-    *, unseen: Unseen | None = None,
-) -> Task:  # fmt: skip
+def _task(name: str, metric: str, source: str, read: Read, *, unseen: Unseen = unmet) -> Task:
     def make() -> Sequence[Item]:
-        entries = unique(entry for document in sources.documents(source).held_out for entry in
-                         read(document))  # fmt: skip
-        if unseen is not None:
-            entries = unseen(entries, source)
-        else:
-            entries = unmentioned(entries, [sources.trained_text(source)])
-        entries = unmentioned(entries, sources.given_text(options))
-        return make_items(entries, limit=LIMIT, seed=ITEM_SEED)
+        held_out = sources.documents(source).held_out
+        entries = unique(entry for document in held_out for entry in read(document))
+        return make_items(unseen(entries, source), limit=LIMIT, seed=ITEM_SEED)
 
     figure = Metric(name=metric, unit="questions", chance=1 / CHOICES, note=_NOTE)
     return ChoiceTask(name=name, metric=figure, make=make)

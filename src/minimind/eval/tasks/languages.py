@@ -104,7 +104,8 @@ def translations() -> list[Item]:
 
 
 def _item(question: str, answer: str, group: str) -> Item:
-    return Item(id=question, text=f"{question}\n{answer}", group=group, reference=answer,
+    text = question.partition("：")[2] + "\n" + answer  # without the words that ask
+    return Item(id=question, text=text, group=group, reference=answer,
                 context=[{"role": "user", "content": question}])  # fmt: skip
 
 

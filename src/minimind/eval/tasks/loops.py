@@ -114,7 +114,7 @@ class LoopsTask:
 
     def _questions(self, source: str) -> list[Item]:
         return [
-            Item(id=question, text=question + answer, group=source, reference=answer,
+            Item(id=question, text=answer, group=source, reference=answer,
                  context=[{"role": "user", "content": question}])
             for question, answer in sources.instruction_rows(source)
             if is_held_out(question, sources.QUESTIONS_SHARE)

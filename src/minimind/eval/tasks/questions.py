@@ -83,7 +83,7 @@ def _item(entry: Entry, answers: Sequence[str], name: str) -> Item:
         weights = [float(len(answer)) for answer in answers]
     return Item(
         id=name,
-        text=entry.before + entry.answer + entry.after + entry.scored,
+        text=entry.scored or entry.before + entry.answer + entry.after,
         context=entry.before,
         choices=tuple(answers),
         answer=list(answers).index(entry.answer),
@@ -165,9 +165,9 @@ def _outcome(item: Item, four: Sequence[Likelihood]) -> Outcome:
     )
 
 
-def unmentioned(entries: Iterable[Entry], texts: Sequence[str]) -> list[Entry]:
-    """Leave out entries whose key occurs in any of the texts.
+def unmentioned(entries: Iterable[Entry], text: str) -> list[Entry]:
+    """Leave out entries whose key occurs in the text.
 
     Holding the document out isn't enough: an instruction may ask for the very same idiom.
     """
-    return [entry for entry in entries if not any(entry.key in text for text in texts)]
+    return [entry for entry in entries if entry.key not in text]

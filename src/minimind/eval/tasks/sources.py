@@ -8,13 +8,13 @@ checkpoint, and `minimind eval` can compare two of them question by question.
 The hash of one document doesn't keep its facts out of another: an instruction made from the same
 entry, a poem printed in two collections. So what else the project makes of the source (all other
 documents, and the instruction rows that `minimind data build` writes) is returned as well, for the
-tasks to leave out what occurs there.
+tasks to leave out what occurs there. What other training data say is looked for by
+`eval.contamination`, and doesn't change the items.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,9 +23,6 @@ from minimind.data.catalogue import select
 from minimind.data.document import Document, is_held_out
 from minimind.data.fetch import fetch
 from minimind.data.instructions import RECIPES, Pair, sampled
-from minimind.errors import DataError
-from minimind.eval.held_out import split_text, training_conversations
-from minimind.eval.tasks.base import TaskOptions
 
 HELD_OUT_SHARE: float = DataConfig.validation_share
 QUESTIONS_SHARE = 0.1
@@ -78,24 +75,3 @@ def trained_text(source: str) -> str:
     """Return all else that is made of the source: other documents, and every instruction row."""
     rows = (f"{question}\n{answer}" for question, answer in instruction_rows(source))
     return "\n".join([*documents(source).trained, *rows])
-
-
-def given_text(options: TaskOptions) -> list[str]:
-    """Return what the run's own training files say, where they are known.
-
-    Plain text that is held out at `HELD_OUT_SHARE` is not part of it; of conversations all is.
-    """
-    return list(_text_of(options.training))
-
-
-@functools.lru_cache(maxsize=2)
-def _text_of(paths: tuple[Path, ...]) -> Sequence[str]:
-    found = []
-    for path in paths:
-        try:
-            texts = split_text([str(path)], share=HELD_OUT_SHARE).training
-        except DataError:  # a file that is not here any more can't be compared with
-            continue
-        chats = list(training_conversations([str(path)], share=0.0)) if not texts else []
-        found.append("\n".join([*texts, *chats]))
-    return found

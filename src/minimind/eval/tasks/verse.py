@@ -41,7 +41,7 @@ from minimind.eval.tasks.base import (
 )
 from minimind.eval.tasks.four_choice import ITEM_SEED, LIMIT, unique, unseen_lines
 from minimind.eval.tasks.prosody import Prosody, read_prosody
-from minimind.eval.tasks.questions import Entry, unmentioned
+from minimind.eval.tasks.questions import Entry
 from minimind.eval.tasks.readers import couplets
 
 RULES = ("form", "rhyme", "tones")
@@ -128,12 +128,10 @@ class VerseTask:
     """Couplets to be written.
 
     Attributes:
-        options: of the command line.
         name: as in `--tasks`.
         metrics: the rules, all together first.
     """
 
-    options: TaskOptions
     name: str = "verse"
     metrics: tuple[Metric, ...] = (
         *(
@@ -154,7 +152,6 @@ class VerseTask:
         held_out = sources.documents("poetry").held_out
         entries = unique(entry for poem in held_out for entry in regulated_poem(poem, prosody))
         entries = unseen_lines(entries, "poetry")
-        entries = unmentioned(entries, sources.given_text(self.options))
         random.Random(ITEM_SEED).shuffle(entries)
         return [
             Item(id=entry.id, text=entry.before + entry.answer, context=entry.before,
@@ -183,6 +180,6 @@ class VerseTask:
         return outcomes
 
 
-def make_verse(options: TaskOptions) -> Task:
+def make_verse(_: TaskOptions) -> Task:
     """Couplets of regulated verse, judged by its rules."""
-    return VerseTask(options=options)
+    return VerseTask()
