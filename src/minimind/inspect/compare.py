@@ -15,10 +15,10 @@ from minimind.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The shortest stretch at whose ends both tokenizers have an edge between tokens.
+    """The shortest stretch of whole characters at whose ends both tokenizers have an edge.
 
     Attributes:
-        text: the stretch; half characters as U+FFFD.
+        text: the stretch.
         bits: its surprise for the first and the second model.
         tokens: the positions (first, end) of its tokens in either reading.
     """
@@ -114,6 +114,9 @@ def compare(first: Reading, second: Reading) -> Comparison:
     )
 
 
+_INSIDE = frozenset(bytes([byte]) for byte in range(0x80, 0xC0))
+"""The bytes of UTF-8 that go on with a character."""
+
 _Ends = list[tuple[int, int]]
 """(position of a token, the byte of the piece where it ends), for the tokens of one piece."""
 
@@ -152,8 +155,9 @@ def _spans(reading: Reading, pieces: Sequence[str]) -> list[_Ends]:
 def _segments(
     piece: bytes, ends: tuple[_Ends, _Ends], odds: tuple[Sequence[TokenOdds], ...]
 ) -> list[Segment]:
-    """Cut a piece where both tokenizers have an edge."""
-    edges = sorted({end for _, end in ends[0]} & {end for _, end in ends[1]})
+    """Cut a piece where both tokenizers have an edge, but not within a character."""
+    common = {end for _, end in ends[0]} & {end for _, end in ends[1]}
+    edges = sorted(edge for edge in common if piece[edge : edge + 1] not in _INSIDE)
     segments, begin, at = [], 0, [0, 0]
     for edge in edges:
         bits, tokens = [], []
@@ -164,7 +168,7 @@ def _segments(
             members = [t for t, _ in ends[side][start : at[side]]]
             bits.append(sum(odds[side][t].bits or 0.0 for t in members))
             tokens.append((members[0], members[-1] + 1))
-        text = piece[begin:edge].decode("utf-8", errors="replace")
+        text = piece[begin:edge].decode("utf-8")
         segments.append(Segment(text, (bits[0], bits[1]), (tokens[0], tokens[1])))
         begin = edge
     return segments

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from minimind.errors import DataError
 from minimind.inspect.compare import Comparison
+from minimind.inspect.experts import experts
 from minimind.inspect.odds import logit_lens, token_odds, token_text
 from minimind.inspect.reading import Reading
 from minimind.inspect.repetition import repetition
@@ -24,8 +25,11 @@ from minimind.tokenizer.shown import STEPS
 ALTERNATIVES = 8
 """Tokens listed at each position of the page."""
 
-MOST_BYTES = 64 << 20
-"""Of attention weights in a page, before compression: above that a browser grows slow."""
+MOST_CELLS = 64 << 20
+"""Attention weights in a page: 500 tokens at 64 heads are 8 million, and 3.7 MB of the page."""
+
+LEVELS = 63
+"""Steps of a weight's root: 255 would make 6.1 MB of those 3.7, 31 would show bands."""
 
 Json = dict[str, Any]
 
@@ -65,6 +69,7 @@ def attention(reading: Reading) -> Json:
         "layers": reading.layers,
         "heads": reading.heads,
         "windows": [_window(config.window_of(layer), T) for layer in reading.layers],
+        "levels": LEVELS,
         "maps": pack(reading.attention_LHTS),
     }
 
@@ -109,6 +114,7 @@ PANELS: tuple[Panel, ...] = (
     Panel("attention", attention),
     Panel("lens", lens),
     Panel("loops", loops),
+    Panel("experts", experts),
 )
 
 
@@ -130,24 +136,24 @@ def beside(comparison: Comparison) -> Json:
 def pack(attention_LHTS: Tensor) -> str:
     """Return maps as base64 of deflate of bytes: of each layer and head the lower triangle by rows.
 
-    A byte is round(255 sqrt(weight)): faint weights keep their differences, and no weight is off
-    by more than 0.004.
+    A byte is round(63 sqrt(weight)): faint weights keep their differences; a weight of 0.1 is off
+    by 0.005 at most, one near 1 by 0.016.
 
     Raises:
         DataError: too many for a page.
     """
     T = attention_LHTS.shape[-1]
     size = attention_LHTS[..., 0, 0].numel() * T * (T + 1) // 2
-    if size > MOST_BYTES:
+    if size > MOST_CELLS:
         raise DataError(
-            f"the page would hold {size:,} attention weights, at most {MOST_BYTES:,} fit: choose "
+            f"the page would hold {size:,} attention weights, at most {MOST_CELLS:,} fit: choose "
             "some with --layers and --heads, or give a shorter text"
         )
     rows, columns = np.tril_indices(T)
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = b""
     for map_TS in attention_LHTS.flatten(0, 1).numpy():
-        levels = np.rint(255 * np.sqrt(map_TS[rows, columns])).astype(np.uint8)
+        levels = np.rint(LEVELS * np.sqrt(map_TS[rows, columns])).astype(np.uint8)
         packed += compressor.compress(levels.tobytes())
     return base64.b64encode(packed + compressor.flush()).decode()
 

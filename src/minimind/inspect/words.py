@@ -76,8 +76,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "Where “{query}” (token {t}) looks: choose another in the text, or a row of the map.",
     ),
     "attention_scale": (
-        "亮度是权重的平方根，弱的也看得见；每行合计 100 %。",
-        "Brightness is the square root of the weight, so faint ones show; a row sums to 100 %.",
+        "深浅是权重的立方根，弱的也看得见；每行合计 100 %。",
+        "The shade is the cube root of the weight, so faint ones show; a row sums to 100 %.",
     ),
     "attention_old": (
         "这个浏览器不能解压数据（没有 DecompressionStream）：请用较新的浏览器打开。",
@@ -91,11 +91,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "lens_look": (
         "每一行读作：读完左边的 token，如果在某一层就停下，模型会说什么；"
         "颜色越深，越相信真正的下一个 token。看看颜色从哪一列起变深，"
-        "以及前几列怎样先猜语法、后猜意思。",
+        "左边几列的猜测又怎样一步步变过来。",
         "Each row reads: after the token on the left, what would the model say if it stopped at "
         "this layer; the stronger the colour, the surer of the token that really came. Look in "
-        "which column the colour sets in, and how guesses turn from a repeated word into one "
-        "that fits.",
+        "which column the colour sets in, and how the guesses to the left of it change.",
     ),
     "lens_embedding": ("词嵌入", "embedding"),
     "lens_after": ("{n} 层后", "after {n}"),
@@ -117,15 +116,15 @@ WORDS: dict[str, tuple[str, str]] = {
     # Repetition.
     "loops_title": ("重复：从哪里起、靠哪些头", "Repetition: where it starts, which heads copy"),
     "loops_look": (
-        "柱子是每个 token 的意外程度：一旦开始原地打转，柱子几乎降到零，因为抄写毫不费力。"
+        "柱子是每个 token 的意外程度：一旦开始原地打转，柱子就降下来不再升高，因为抄写比续写容易。"
         "表里颜色深的头在回看“同一个 token 上次出现之后跟着什么”，抄写就靠它们。",
-        "The bars are each token's surprise: once the text goes round in circles they fall almost "
-        "to zero, for copying is easy. The dark heads in the table look at what followed the same "
+        "The bars are each token's surprise: once the text goes round in circles they fall and "
+        "stay low, for copying is easy. The dark heads in the table look at what followed the same "
         "token last time: it is they that copy.",
     ),
     "loops_found": (
-        "从第 {start} 个 token 起，同样的 {period} 个 token 一再重复，直到第 {end} 个：",
-        "From token {start} on, the same {period} tokens come again and again, up to token {end}:",
+        "第一处：从第 {start} 个 token 起，同样的 {period} 个 token 一再重复，直到第 {end} 个：",
+        "The first loop: from token {start} to {end} the same {period} tokens come again:",
     ),
     "loops_free": ("没有原地打转。", "No loop."),
     "loops_rule": (
@@ -156,8 +155,33 @@ WORDS: dict[str, tuple[str, str]] = {
         "每个头的注意力平均有多少（%）落在那里。点一格，打开那个头的注意力图。",
         "The mean share (%) of each head's attention there. Choose a cell to open that head's map.",
     ),
-    "loops_chart": ("每个 token 的意外程度，比特", "surprise of each token, bits"),
+    "loops_chart": (
+        "每个 token 的意外程度；最高 {most} 比特",
+        "surprise of each token; the highest is {most} bits",
+    ),
     "loops_bar": ("第 {n} 个“{text}”：{bits} 比特", "token {n} “{text}”: {bits} bits"),
+    # A mixture of experts.
+    "experts_title": ("专家：谁处理哪些 token", "Experts: which take which tokens?"),
+    "experts_look": (
+        "每个 token 的颜色是它的首选专家。看看专家分的是词义、标点还是位置；换一层再看。",
+        "A token has the colour of its first expert. Look whether experts share the text out by "
+        "meaning, by punctuation or by nothing you can see, and change the layer.",
+    ),
+    "experts_loads": (
+        "各层（行）各专家（列）处理了本文百分之几的 token；平均分配时为 {even}。",
+        "Percent of this text's tokens that each expert (column) of each layer (row) took; "
+        "{even} would be even.",
+    ),
+    "experts_layer": ("层", "layer"),
+    "experts_point": (
+        "指向一个 token，看它的专家和权重。",
+        "Point at a token to see its experts and their weights.",
+    ),
+    "experts_token": ("第 {n} 个“{text}”：{experts}", "token {n} “{text}”: {experts}"),
+    "experts_whose": (
+        "这一层每个专家的份额和它最常处理的 token：",
+        "Each expert of this layer, its share, and the tokens it took most often:",
+    ),
     # Two models.
     "beside_title": ("并排：同一段文字，两个模型", "Side by side: one text, two models"),
     "beside_look": (

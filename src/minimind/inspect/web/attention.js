@@ -1,5 +1,5 @@
 // Every head as a small map; one of them large, with the text shaded by where a token looks.
-// A map is a lower triangle of bytes by rows; a byte is 255 times the root of the weight.
+// A map is a lower triangle of bytes by rows; a byte is `levels` times the root of the weight.
 panels.attention = (root, data, reading, page) => {
   const T = reading.tokens.length;
   const triangle = (T * (T + 1)) / 2;
@@ -14,7 +14,11 @@ panels.attention = (root, data, reading, page) => {
   };
   const offset = (place, head) => (place * H + head) * triangle;
   const level = (place, head, t, s) => bytes[offset(place, head) + (t * (t + 1)) / 2 + s];
-  const weight = (value) => (value / 255) ** 2;
+  const weight = (value) => (value / data.levels) ** 2;
+  const about = (value) => {
+    const share = 100 * weight(value);
+    return value === 0 ? "≈ 0 %" : `≈ ${share.toFixed(share >= 10 ? 0 : share >= 1 ? 1 : 2)} %`;
+  };
 
   const rgb = (name) => {
     const value = parseInt(colour(name).slice(1), 16);
@@ -22,8 +26,8 @@ panels.attention = (root, data, reading, page) => {
   };
   const palette = () => {
     const stops = ["--ramp0", "--ramp1", "--ramp2", "--ramp3"].map(rgb);
-    return Array.from({ length: 256 }, (_, i) => {
-      const x = (i / 255) * (stops.length - 1);
+    return Array.from({ length: data.levels + 1 }, (_, i) => {
+      const x = (i / data.levels) ** (2 / 3) * (stops.length - 1); // the cube root of the weight
       const low = Math.min(stops.length - 2, Math.floor(x));
       return stops[low].map((from, c) => from + (stops[low + 1][c] - from) * (x - low));
     });
@@ -112,13 +116,13 @@ panels.attention = (root, data, reading, page) => {
     let most = 1;
     for (let s = 0; s <= t; s += 1) most = Math.max(most, level(state.place, state.head, t, s));
     nodes.forEach((node, s) => {
-      const share = s <= t ? weight(level(state.place, state.head, t, s)) : 0;
-      const strength = s <= t ? weight(level(state.place, state.head, t, s)) / weight(most) : 0;
+      const here = s <= t ? level(state.place, state.head, t, s) : 0;
+      const strength = weight(here) / weight(most);
       node.style.setProperty("--look", `${Math.round(85 * Math.sqrt(strength))}%`);
       node.classList.toggle("seen", strength > 0.002);
       node.classList.toggle("strong", strength > 0.3);
       node.classList.toggle("later", s > t);
-      node.title = s <= t ? percent(share) : "";
+      node.title = s <= t ? about(here) : "";
     });
     mark(t);
     line.style.top = `${(100 * (t + 0.5)) / T}%`;
@@ -137,7 +141,7 @@ panels.attention = (root, data, reading, page) => {
       query: quote(state.query), t: state.query + 1 });
     cross.style.left = `${(100 * (s + 0.5)) / T}%`;
     cross.style.top = `${(100 * (t + 0.5)) / T}%`;
-    const share = percent(weight(level(state.place, state.head, t, s)));
+    const share = about(level(state.place, state.head, t, s));
     return say(readout, "attention_at", {
       query: quote(t), t: t + 1, key: quote(s), s: s + 1, share });
   });
@@ -178,9 +182,9 @@ panels.attention = (root, data, reading, page) => {
 
   cross.hidden = true;
   root.append(
-    make("div", "scroll", grid),
+    make("div", "columns views", make("div", "scroll every", grid), frame),
     make("div", "controls", layers, heads, readout),
-    make("div", "columns", frame, box),
+    box,
     say(make("p", "summary"), "attention_scale"),
   );
   if (typeof DecompressionStream === "undefined") {

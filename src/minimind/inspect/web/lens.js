@@ -16,7 +16,7 @@ panels.lens = (root, data, reading) => {
 
   const head = make("tr", "", make("th"), say(make("th", "input"), "lens_input"));
   const means = make("tr", "means", make("th"), say(make("th", "input"), "lens_mean"));
-  const most = Math.max(1e-9, ...data.bits);
+  const most = Math.max(1e-9, ...data.bits.slice(1)); // the embedding's may be far above all others
   for (let at = 0; at < stages; at += 1) {
     head.append(
       at === 0 ? say(make("th"), "lens_embedding") : say(make("th"), "lens_after", { n: at - 1 }),
@@ -24,7 +24,7 @@ panels.lens = (root, data, reading) => {
     const mean = make("th");
     if (data.bits.length) {
       const bar = make("span", "mean");
-      bar.style.height = `${Math.max(2, (34 * data.bits[at]) / most)}px`;
+      bar.style.height = `${Math.min(34, Math.max(2, (34 * data.bits[at]) / most))}px`;
       mean.append(bar, data.bits[at].toFixed(1));
     }
     means.append(mean);

@@ -31,15 +31,15 @@ panels.loops = (root, data, reading, page) => {
     chart.append(svg("rect", {
       x: at + 0.08, y: 100 - height, width: 0.84, height, class: inside ? "bar copied" : "bar" }));
   });
-  const told = say(make("figcaption"), "loops_chart");
-  const scale = make("span", "scale", most.toFixed(0));
+  const idle = { most: Math.max(0, ...bits.map((b) => b ?? 0)).toFixed(1) };
+  const told = say(make("figcaption"), "loops_chart", idle);
   chart.addEventListener("mousemove", (event) => {
     const size = chart.getBoundingClientRect();
     const at = Math.floor(((event.clientX - size.left) / size.width) * T);
     if (at < 0 || at >= T || bits[at] === null) return;
     say(told, "loops_bar", { n: at + 1, text: reading.tokens[at], bits: bits[at].toFixed(1) });
   });
-  chart.addEventListener("mouseleave", () => say(told, "loops_chart"));
+  chart.addEventListener("mouseleave", () => say(told, "loops_chart", idle));
 
   // Who copies.
   const copiers = make("p", "copiers");
@@ -86,7 +86,7 @@ panels.loops = (root, data, reading, page) => {
   measures.push(["previous", "loops_previous", {}], ["first", "loops_first", {}]);
   root.append(
     verdict,
-    make("figure", "", make("div", "plot", scale, chart), told),
+    make("figure", "", chart, told),
     copiers,
     make("div", "controls", choice(measures, "copying", paint)),
     make("div", "scroll", table),
