@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -15,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from minimind.checkpoint import vision
 from minimind.checkpoint.files import (
     MANIFEST,
     DirectoryWriter,
@@ -125,7 +128,11 @@ def load(
     tensors = read_tensors(directory / WEIGHTS, device=device)
     tokenizer = Tokenizer.load(directory)
     values, quantization = Quantization.unmark(values)
+    values, eyes = vision.unmark(values)
     config = config_from_hf(values)
+    if eyes is not None:
+        config = dataclasses.replace(config, vision=eyes)
+        tensors |= read_tensors(directory / vision.FILE, device=device)
     check_vocabulary(tokenizer, config.vocab_size)
     with torch.device("meta"):  # no time spent on drawing weights that are replaced at once
         model = CausalLM(config)
@@ -165,7 +172,11 @@ def fingerprint(directory: Path) -> str:
     """Return the sha256 of a checkpoint's weights: what an adapter knows its base by."""
     name = WEIGHTS if (directory / WEIGHTS).exists() else ADAPTER
     listed = (read_manifest(directory) or {}).get(name)
-    return str(listed["sha256"]) if listed else sha256_of(directory / name)
+    whole = str(listed["sha256"]) if listed else sha256_of(directory / name)
+    if not (directory / vision.FILE).exists():
+        return whole
+    both = whole + sha256_of(directory / vision.FILE)
+    return hashlib.sha256(both.encode()).hexdigest()
 
 
 def weights_size(directory: Path) -> int:
@@ -210,14 +221,16 @@ def read_tensors(path: Path, *, device: torch.device | str = "cpu") -> dict[str,
 
 
 def _write_model(writer: DirectoryWriter, model: CausalLM, tokenizer: Tokenizer) -> None:
-    tensors = model.state_dict()
+    tensors, eyes = vision.parted(model.state_dict())
     dtype = str(model.model.norm.weight.dtype).removeprefix("torch.")
-    values = hf_config(model.config, tokenizer, dtype=dtype)
+    values = vision.mark(hf_config(model.config, tokenizer, dtype=dtype), model.config)
     if model.quantization is not None:
         values = model.quantization.mark(values)
     writer.write("config.json", _json(values))
     writer.write("generation_config.json", _json(generation_config(tokenizer)))
     writer.write(WEIGHTS, _safetensors(tensors))
+    if eyes:
+        writer.write(vision.FILE, _safetensors(eyes))
 
 
 def _write_adapter(

@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-IGNORE = -100
-"""Label of a position where nothing is learnt (torch's and Hugging Face's convention)."""
+from minimind.data.items import IGNORE
+
+__all__ = ["IGNORE", "Batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,8 @@ class Batch:
         document_ids: (B, T) int64, the number of the document within its row, never decreasing;
             padding is -1. Attention never crosses from one document to another.
             None: each row is one document (padding, if any, is at the end and has no labels).
+        image_features: (B, I, P, E) of the images that each row's `<|image_pad|>` stand for, in
+            order. The encoder is frozen, so features are data, computed once an image.
 
     Preference pairs are rows 2i (chosen) and 2i + 1 (rejected).
     """
@@ -31,6 +34,7 @@ class Batch:
     labels: Tensor
     position_ids: Tensor | None = None
     document_ids: Tensor | None = None
+    image_features: Tensor | None = None
 
     @property
     def rows(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from minimind.errors import did_you_mean
 
-Kind = Literal["text", "chat", "preference"]
+Kind = Literal["text", "chat", "preference", "image"]
 Message = dict[str, Any]
 
 _ROLES = {
@@ -33,11 +33,14 @@ _EXPECTED: dict[Kind, str] = {
     '(or "conversations", or "instruction"/"input"/"output")',
     "preference": '{"chosen": [messages], "rejected": [messages]} '
     '(or "prompt" with "chosen" and "rejected" as strings)',
+    "image": '{"image": "FILE", "conversations": [{"role": "user", "content": "<image>..."}, '
+    '{"role": "assistant", ...}]} (or "images": ["FILE", ...])',
 }
 _FIELDS: dict[Kind, tuple[str, ...]] = {
     "text": _TEXT_FIELDS,
     "chat": _CHAT_FIELDS + _ALPACA_FIELDS,
     "preference": ("chosen", "rejected", "prompt"),
+    "image": ("image", "images", *_CHAT_FIELDS),
 }
 
 
@@ -83,7 +86,27 @@ class PreferenceRow:
         return first_user_text(self.chosen)
 
 
-Row = TextRow | ChatRow | PreferenceRow
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """One conversation about images.
+
+    Attributes:
+        messages: a user's content is a list of parts, some of type `image`.
+        images: files, as the row names them: relative to the data file's folder.
+        concept: what the images show; rows of one concept are held out together.
+    """
+
+    messages: list[Message]
+    images: tuple[str, ...]
+    concept: str
+
+    @property
+    def held_out_key(self) -> str:
+        """Return the concept."""
+        return self.concept
+
+
+Row = TextRow | ChatRow | PreferenceRow | ImageRow
 
 
 def first_user_text(messages: list[Message]) -> str:
@@ -104,6 +127,8 @@ def parse_row(value: Any, kind: Kind) -> Row:
         return _text(value)
     if kind == "chat":
         return _chat(value)
+    if kind == "image":
+        return _image(value)
     return _preference(value)
 
 
@@ -134,6 +159,45 @@ def _chat(value: dict[str, Any]) -> ChatRow:
     return ChatRow(messages, _tools(value.get("tools")))
 
 
+IMAGE_PLACEHOLDER = "<image>"
+"""Where a row's text shows an image, as in LLaVA's data."""
+
+
+def _image(value: dict[str, Any]) -> ImageRow:
+    field = _field(value, ("image", "images"))
+    if field is None or _field(value, _CHAT_FIELDS) is None:
+        raise _no_field(value, "image")
+    named = [value[field]] if isinstance(value[field], str) else value[field]
+    if not isinstance(named, list) or not named or not all(isinstance(n, str) for n in named):
+        raise RowError(f"{field!r} must be the path of an image file, or a list of paths")
+    messages = [_with_images(message) for message in _chat(value).messages]
+    shown = sum(part["type"] == "image" for m in messages for part in _parts_of(m))
+    if shown != len(named):
+        raise RowError(
+            f"the messages have {shown} {IMAGE_PLACEHOLDER}, the row names {len(named)} images: "
+            f"write one {IMAGE_PLACEHOLDER} for each, in what the user says"
+        )
+    concept = value.get("concept")
+    return ImageRow(messages, tuple(named), concept if isinstance(concept, str) else named[0])
+
+
+def _with_images(message: Message) -> Message:
+    """Return a user's message with its placeholders as parts; `<image>` and a line's end."""
+    if message["role"] != "user" or IMAGE_PLACEHOLDER not in message["content"]:
+        return message
+    first, *texts = message["content"].split(IMAGE_PLACEHOLDER)
+    parts: list[dict[str, str]] = [{"type": "text", "text": first}] if first else []
+    for text in texts:
+        parts.append({"type": "image"})
+        if text := text.removeprefix("\n"):
+            parts.append({"type": "text", "text": text})
+    return message | {"content": parts}
+
+
+def _parts_of(message: Message) -> list[dict[str, str]]:
+    return message["content"] if isinstance(message["content"], list) else []
+
+
 def _tools(value: Any) -> list[dict[str, Any]] | None:
     """Return the functions' schemas; some data sets give them as a string of JSON."""
     if isinstance(value, str) and value.strip():
@@ -152,7 +216,7 @@ def _preference(value: dict[str, Any]) -> PreferenceRow:
     for field in ("chosen", "rejected"):
         if field not in value:
             raise _no_field(value, "preference")
-    prompt = value.get("prompt", [])
+    prompt = value.get("prompt", value.get("conversations", []))
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}] if prompt else []
     prompt = _messages(prompt, "prompt") if prompt else []
@@ -165,6 +229,8 @@ def _preference(value: dict[str, Any]) -> PreferenceRow:
             if not prompt:
                 raise RowError(f"{field!r} is a string, so the row needs a 'prompt'")
             side = [{"role": "assistant", "content": side}]
+        elif isinstance(side, dict):  # one message: LLaMA-Factory's way
+            side = [side]
         messages = _messages(side, field)
         if messages[0]["role"] == "assistant":
             messages = prompt + messages

@@ -19,7 +19,7 @@ class LedgerEntry:
 
     Attributes:
         file: relative to the ledger's folder.
-        kind: `pretrain`, `sft` or `problems`.
+        kind: `pretrain`, `sft`, `preference`, `problems` or `images`.
         documents: rows in the file from this source.
         bytes: UTF-8 bytes of their text.
         templated: sentences around the facts are ours, not the source's.
@@ -32,7 +32,7 @@ class LedgerEntry:
     licence: str
     upstream: str
     file: str
-    kind: Literal["pretrain", "sft", "problems"]
+    kind: Literal["pretrain", "sft", "preference", "problems", "images"]
     documents: int
     bytes: int
     hanzi: int

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 
 from minimind.errors import DataError
 from minimind.inference.api import text_pieces
 from minimind.inference.sampling import SamplingParams
 from minimind.inference.session import Session
 from minimind.model import CausalLM
+from minimind.model.vision import SeenImage
 from minimind.tokenizer import Message, Tokenizer
 
 
@@ -43,8 +44,10 @@ class Conversation:
         """Forget every turn and begin with `system`."""
         self.messages = [{"role": "system", "content": system}] if system else []
 
-    def reply(self, text: str, params: SamplingParams) -> Generator[str]:
-        """Answer `text`, piece by piece, never half a character.
+    def reply(
+        self, text: str, params: SamplingParams, *, images: Sequence[SeenImage] = ()
+    ) -> Generator[str]:
+        """Answer `text`, shown with `images`, piece by piece, never half a character.
 
         What was said stays in `messages`, also when the iterator is closed or interrupted. The
         iterator starts working when it is first asked.
@@ -53,7 +56,7 @@ class Conversation:
             DataError: `text` alone doesn't fit the context; the messages are as they were.
         """
         before = list(self.messages)
-        self.messages.append({"role": "user", "content": text})
+        self.messages.append(message_with(text, images))
         try:
             prompt = self._fit(params.max_new_tokens)
         except DataError:
@@ -81,7 +84,9 @@ class Conversation:
         first = 1 if self.system is not None else 0
         self.dropped = 0
         while True:
-            ids = self.tokenizer.render(self.messages, add_generation_prompt=True).ids
+            ids = self.tokenizer.render(
+                self.messages, add_generation_prompt=True, images=shown_in(self.messages)
+            ).ids
             if len(ids) + room <= self.context or len(self.messages) == first + 1:
                 break
             del self.messages[first : first + 2]
@@ -92,3 +97,17 @@ class Conversation:
                 f"{self.context:,}: shorten it"
             )
         return ids
+
+
+def message_with(text: str, images: Sequence[SeenImage]) -> Message:
+    """Return a user's message that shows images; it holds them for as long as it is there."""
+    if not images:
+        return {"role": "user", "content": text}
+    parts: list[dict[str, object]] = [{"type": "image", "seen": image} for image in images]
+    return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
+
+
+def shown_in(messages: Sequence[Message]) -> list[list[int]]:
+    """Return the ids of the images that messages of `message_with` show, in order."""
+    contents = [m["content"] for m in messages if isinstance(m.get("content"), list)]
+    return [part["seen"].ids for content in contents for part in content if "seen" in part]

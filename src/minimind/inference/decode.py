@@ -122,9 +122,10 @@ def check_ids(prompt: Sequence[int], *, context: int, vocab_size: int) -> None:
             f"the prompt has {len(prompt):,} tokens, the model's context "
             f"(max_position_embeddings) is {context:,}: shorten the prompt"
         )
-    if not 0 <= min(prompt) <= max(prompt) < vocab_size:
+    words = [token for token in prompt if not is_image_id(token)]
+    if words and not 0 <= min(words) <= max(words) < vocab_size:
         raise DataError(
-            f"the prompt has token ids from {min(prompt)} to {max(prompt)}, the model's vocabulary "
+            f"the prompt has token ids from {min(words)} to {max(words)}, the model's vocabulary "
             f"is 0 to {vocab_size - 1}: use the tokenizer that it was trained with"
         )
 

@@ -20,6 +20,7 @@ from minimind.inference.sampling import (
     draw_filtered,
     new_generator,
 )
+from minimind.vision.ids import is_image_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ class Sampler:
         self._generators[row] = new_generator(params.seed)
         self._counts_RV[row] = 0
         self._seen_RV[row] = False
-        self._seen_RV[row, list(prompt)] = True
+        words = [token for token in prompt if not is_image_id(token)]
+        self._seen_RV[row, words] = True
         self._seen_RV[row, list(params.stop_ids)] = False
         self._plan = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -13,9 +13,16 @@ from minimind.serve.answering import Answering
 from minimind.serve.choices import Choice, Delta
 from minimind.serve.errors import bad_request
 from minimind.serve.http import EventStream, answer, read_body
+from minimind.serve.images import see
 from minimind.serve.logprobs import chat_logprobs
 from minimind.serve.params import room_for, sampling_params, too_long
-from minimind.serve.protocol import AssistantMessage, ChatCompletionRequest, ChatMessage, Content
+from minimind.serve.protocol import (
+    AssistantMessage,
+    ChatCompletionRequest,
+    ChatMessage,
+    ImagePart,
+    UserContent,
+)
 from minimind.serve.registry import Served
 from minimind.serve.responses import ChatChoice, Headed, ToolCallOut, head
 from minimind.serve.server import Server
@@ -29,7 +36,8 @@ async def chat_completions(request: Request, server: Server) -> Response:
     """Answer a conversation."""
     body = parse(ChatCompletionRequest, await read_body(request, server))
     served = server.model(body.model)
-    prompt = chat_prompt(served, body)
+    images = await see(served, body.messages)
+    prompt = chat_prompt(served, body, images=[image.ids for image in images])
     room = room_for(body, prompt_tokens=len(prompt), context=served.backend.context_length)
     with_tools = offers_tools(body)
     one_call = body.parallel_tool_calls is False
@@ -39,6 +47,7 @@ async def chat_completions(request: Request, server: Server) -> Response:
 
     eager = bool(body.stream or body.stops or (with_tools and one_call))
     answering = Answering(server, served, [prompt], n=body.choices, eager=eager, choice=new_choice)
+    answering.run.images = tuple(images)
     answering.submit(
         lambda number: sampling_params(
             body,
@@ -61,7 +70,9 @@ def offers_tools(body: ChatCompletionRequest) -> bool:
     return bool(body.tools) and body.tool_choice != "none"
 
 
-def chat_prompt(served: Served, body: ChatCompletionRequest) -> list[int]:
+def chat_prompt(
+    served: Served, body: ChatCompletionRequest, *, images: Sequence[Sequence[int]] = ()
+) -> list[int]:
     """Render the messages to token ids, up to where the answer begins.
 
     Raises:
@@ -75,7 +86,9 @@ def chat_prompt(served: Served, body: ChatCompletionRequest) -> list[int]:
     if least >= served.backend.context_length:
         raise too_long(least, served.backend.context_length, param="messages", at_least=True)
     try:
-        rendered = served.tokenizer.render(messages, add_generation_prompt=True, tools=tools)
+        rendered = served.tokenizer.render(
+            messages, add_generation_prompt=True, tools=tools, images=images
+        )
     except UserError as error:
         raise bad_request(str(error), param="messages", code="invalid_value") from error
     return rendered.ids
@@ -84,7 +97,7 @@ def chat_prompt(served: Served, body: ChatCompletionRequest) -> list[int]:
 def to_message(message: ChatMessage) -> Message:
     """Return the message as the tokenizer takes it: plain strings, `developer` is `system`."""
     role = "system" if message.role == "developer" else message.role
-    text = _text(message.content)
+    text = _content(message.content)
     if not isinstance(message, AssistantMessage):
         return {"role": role, "content": text}
     calls = [{"name": call.function.name, "arguments": call.function.arguments}
@@ -97,15 +110,24 @@ def to_message(message: ChatMessage) -> Message:
     }
 
 
-def _text(content: Content | None) -> str | None:
+def _content(content: UserContent | None) -> str | list[dict[str, str]] | None:
+    """Return a text; or text and images in the order in which they were said."""
     if content is None or isinstance(content, str):
         return content
-    return "".join(part.text for part in content)
+    parts = [
+        {"type": "image"} if isinstance(part, ImagePart) else {"type": "text", "text": part.text}
+        for part in content
+    ]
+    if any(part["type"] == "image" for part in parts):
+        return parts
+    return "".join(part["text"] for part in parts)
 
 
 def _size(message: Message) -> int:
     calls = (call["name"] + call["arguments"] for call in message.get("tool_calls") or ())
-    texts = (message["content"] or "", message.get("reasoning_content") or "", *calls)
+    said = message["content"] or ""
+    said = [said] if isinstance(said, str) else [part.get("text", "") for part in said]
+    texts = (*said, message.get("reasoning_content") or "", *calls)
     return sum(len(text.encode()) for text in texts)
 
 

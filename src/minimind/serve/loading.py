@@ -24,6 +24,7 @@ from minimind.tokenizer import Tokenizer
 if TYPE_CHECKING:
     import torch
 
+    from minimind.inference.images import Eyes
     from minimind.model import CausalLM
 
 BackendKind = Literal["torch", "llama.cpp"]
@@ -140,15 +141,18 @@ class Loader:
     ) -> Served:
         from minimind.inference.batching import TorchBackend
         from minimind.inference.decode import compile_decoding
+        from minimind.inference.images import Eyes
 
         model.eval().requires_grad_(False)
         if self._settings.compile:
             compile_decoding(model)
         backend = TorchBackend(model, slots=self._settings.slots, queue_limit=self._settings.queue)
         identity = f"{checkpoint.fingerprint(directory)} {self._settings.dtype}"
+        eyes = Eyes(model) if model.config.vision is not None else None
         return _served(
-            name, backend, tokenizer, TorchScorer(model), identity, directory, parent=parent
-        )
+            name, backend, tokenizer, TorchScorer(model), identity, directory, parent=parent,
+            eyes=eyes,
+        )  # fmt: skip
 
     def _adapter(self, name: str, path: str) -> Served:
         directory = checkpoint.resolve(path)
@@ -249,6 +253,7 @@ def _served(
     path: Path,
     *,
     parent: str | None = None,
+    eyes: Eyes | None = None,
 ) -> Served:
     from importlib.metadata import version
 
@@ -262,4 +267,5 @@ def _served(
         created=int(path.stat().st_mtime),
         longest_token=max(len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)),
         parent=parent,
+        eyes=eyes,
     )

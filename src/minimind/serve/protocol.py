@@ -95,13 +95,28 @@ class GenerationRequest(Strict):
 
 
 class TextPart(Strict):
-    """A piece of a message; images, audio and files are refused."""
+    """A piece of a message; audio and files are refused."""
 
     type: Literal["text"]
     text: str
 
 
+class ImageUrl(Strict):
+    """An image as a data URI; nothing is fetched. `detail` is accepted and has no effect."""
+
+    url: str = Field(min_length=1)
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ImagePart(Strict):
+    """An image in what a user says."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
 Content = str | list[TextPart]
+UserContent = str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
 
 
 class Function(Strict):
@@ -152,7 +167,7 @@ class UserMessage(Strict):
     """What a person said."""
 
     role: Literal["user"]
-    content: Content
+    content: UserContent
     name: str | None = None
 
 

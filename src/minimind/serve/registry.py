@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from minimind.errors import did_you_mean
 from minimind.inference.backend import Backend
@@ -11,6 +12,9 @@ from minimind.serve.errors import ApiError
 from minimind.serve.responses import ModelCard
 from minimind.serve.scoring import Scorer
 from minimind.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from minimind.inference.images import Eyes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,7 @@ class Served:
         created: seconds since 1970, from the files.
         longest_token: bytes of the longest token; bounds a text's tokens from below.
         parent: the model that an adapter belongs to.
+        eyes: of a model that sees images.
     """
 
     id: str
@@ -36,6 +41,7 @@ class Served:
     created: int
     longest_token: int
     parent: str | None = None
+    eyes: Eyes | None = None
 
     @property
     def card(self) -> ModelCard:
@@ -47,6 +53,7 @@ class Served:
             "owned_by": "minimind",
             "max_model_len": self.backend.context_length,
             "parent": self.parent,
+            "input_modalities": ["text"] if self.eyes is None else ["text", "image"],
         }
 
 

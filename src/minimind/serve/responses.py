@@ -135,6 +135,7 @@ class ModelCard(TypedDict):
     owned_by: str
     max_model_len: int
     parent: str | None
+    input_modalities: list[Literal["text", "image"]]
 
 
 class ModelList(TypedDict):

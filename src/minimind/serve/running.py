@@ -60,6 +60,7 @@ class Run:
         last_token: the same for the newest token.
         tokens: how many came.
         aborted: why it ended early.
+        images: of the prompt; held until the backend has ended every answer.
     """
 
     def __init__(self, bridge: Bridge, *, eager: bool, timeout: float) -> None:
@@ -74,6 +75,7 @@ class Run:
         self.first_token = self.last_token = 0.0
         self.tokens = 0
         self.aborted: Abort | None = None
+        self.images: tuple[object, ...] = ()
         self._bridge, self._eager = bridge, eager
         self._generations: list[Generation] = []
         self._open: set[int] = set()

@@ -39,7 +39,8 @@ SPECIAL_TOKENS: tuple[str, ...] = (
 ROLES = ("system", "user", "assistant", "tool")
 
 Message = dict[str, Any]
-"""`{"role": "system|user|assistant|tool", "content": str}`; an assistant message may also have
+"""`{"role": "system|user|assistant|tool", "content": str}`; a user's content may also be a list of
+`{"type": "text", "text": str}` and `{"type": "image"}`; an assistant message may also have
 `reasoning_content` (str) and `tool_calls` (a list of `{"name", "arguments"}` or OpenAI's
 `{"type": "function", "function": {"name", "arguments"}}`), and then needs no content."""
 
@@ -52,6 +53,11 @@ TOOLS_TAIL = (
     "within <tool_call></tool_call> XML tags:\n<tool_call>\n"
     '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
 )
+
+IMAGE_PAD = "<|image_pad|>"
+IMAGE_FORMAT = f"<|vision_start|>{IMAGE_PAD}<|vision_end|>"
+"""An image in a message. The model reads as many vectors there as its encoder gives: the renderer
+puts that many ids in place of `<|image_pad|>`."""
 
 CHAT_TEMPLATE = """\
 {%- if tools %}
@@ -193,10 +199,41 @@ def _pieces(
             yield "\n</tool_response>" + ("<|im_end|>\n" if last else ""), True, False
         elif not (tools and has_system and index == 0):
             yield f"<|im_start|>{role}\n", True, False
-            yield message["content"], False, False
+            yield from _content(message["content"])
             yield "<|im_end|>\n", True, False
     if add_generation_prompt:
         yield "<|im_start|>assistant\n", True, False
+
+
+def _content(content: str | list[dict[str, Any]]) -> Iterator[_Piece]:
+    """Yield a text, or the parts of one with images."""
+    for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+        if part["type"] == "image":
+            yield IMAGE_FORMAT, True, False
+        else:
+            yield part["text"], False, False
+
+
+def count_images(messages: Sequence[Message]) -> int:
+    """Return how many images a conversation shows."""
+    contents = [message.get("content") for message in messages]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return sum(part.get("type") == "image" for part in parts)
+
+
+def check_image_count(messages: Sequence[Message], given: int) -> None:
+    """Refuse a conversation that shows more or fewer images than were given.
+
+    Raises:
+        DataError: says both numbers.
+    """
+    check_messages(messages)
+    shown = count_images(messages)
+    if shown != given:
+        raise DataError(
+            f"the messages show {shown} image{'s' * (shown != 1)} (parts of type image, or <image> "
+            f"in a data row), {given} {'were' if given != 1 else 'was'} given: give one for each"
+        )
 
 
 def _tool_list(tools: Sequence[dict[str, Any]]) -> Iterator[_Piece]:
@@ -263,11 +300,24 @@ def _check_text(message: Message, where: str) -> None:
     )
     if content is None and not may_be_missing:
         raise DataError(f"{where}.content is missing: must be a string")
-    if content is not None and not isinstance(content, str):
+    if message["role"] == "user" and isinstance(content, list):
+        _check_parts(content, where)
+    elif content is not None and not isinstance(content, str):
         raise DataError(f"{where}.content is {_shown(content)}: must be a string")
     reasoning = message.get("reasoning_content")
     if reasoning is not None and not isinstance(reasoning, str):
         raise DataError(f"{where}.reasoning_content is {_shown(reasoning)}: must be a string")
+
+
+def _check_parts(parts: list[Any], where: str) -> None:
+    for number, part in enumerate(parts):
+        is_text = isinstance(part, dict) and part.get("type") == "text"
+        is_image = isinstance(part, dict) and part.get("type") == "image"
+        if not is_image and not (is_text and isinstance(part.get("text"), str)):
+            raise DataError(
+                f'{where}.content[{number}] is {_shown(part)}: must be {{"type": "text", "text": '
+                '"..."} or {"type": "image"}'
+            )
 
 
 def _check_tool_calls(message: Message, where: str) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Final
 import tokenizers
 
 from minimind.errors import DataError, TokenizerError
-from minimind.tokenizer.chat import Message, Rendered, check_messages
+from minimind.tokenizer.chat import Message, Rendered, check_messages, count_images
 from minimind.tokenizer.roles import Roles, named_tokens, read_backend
 from minimind.tokenizer.template import ChatTemplate
 from minimind.tokenizer.tokenizer import Tokenizer, byte_characters
@@ -155,6 +155,7 @@ class ForeignTokenizer(Tokenizer):
         *,
         add_generation_prompt: bool = False,
         tools: Sequence[dict[str, Any]] | None = None,
+        images: Sequence[Sequence[int]] = (),
     ) -> Rendered:
         """Render a conversation by the model's own template; the ids are transformers'.
 
@@ -167,6 +168,8 @@ class ForeignTokenizer(Tokenizer):
                 conversation, or it rewrites earlier turns, so that no mask can be made.
             TokenizerError: the model has no chat template.
         """
+        if images or count_images(messages):
+            raise DataError("this model was imported: it has no format for images")
         check_messages(messages)
         self._refuse_control_tokens(messages)
         ids = self._ids(messages, tools, prompt=add_generation_prompt)

@@ -18,10 +18,12 @@ import tokenizers
 from minimind.errors import TokenizerError
 from minimind.tokenizer.chat import (
     CHAT_TEMPLATE,
+    IMAGE_PAD,
     SPECIAL_TOKENS,
     Message,
     Rendered,
     chat_parts,
+    check_image_count,
 )
 
 DEFAULT_DIRECTORY: Final = Path(__file__).parent / "default"
@@ -192,6 +194,7 @@ class Tokenizer:
         *,
         add_generation_prompt: bool = False,
         tools: Sequence[dict[str, Any]] | None = None,
+        images: Sequence[Sequence[int]] = (),
     ) -> Rendered:
         """Render a conversation to ids and the mask of what the assistant says, in one pass.
 
@@ -203,14 +206,21 @@ class Tokenizer:
             messages: the conversation, see `Message`.
             add_generation_prompt: end with the header of an assistant turn.
             tools: JSON schemas of functions, listed in the system block in Qwen's manner.
+            images: the ids of each image that the messages show, in order; they stand where its
+                `<|image_pad|>` would.
 
         Raises:
-            DataError: a message is malformed; names its index.
+            DataError: a message is malformed, and its index; or the messages show more or fewer
+                images than there are.
         """
+        check_image_count(messages, len(images))
+        waiting = iter(images)
         ids: list[int] = []
         mask: list[bool] = []
         for part in chat_parts(messages, tools, add_generation_prompt=add_generation_prompt):
             new = [SPECIAL_TOKENS.index(part.text)] if part.special else self.encode(part.text)
+            if part.special and part.text == IMAGE_PAD:
+                new = list(next(waiting))
             ids += new
             mask += [part.learn] * len(new)
         return Rendered(ids=ids, mask=mask)

@@ -23,8 +23,9 @@ from rich.console import Console
 from minimind import checkpoint
 from minimind.checkpoint.files import write_atomically
 from minimind.config import RunConfig, TrainConfig
-from minimind.data import Loader, make_loader, validation_batches
+from minimind.data import Loader
 from minimind.data.files import data_files
+from minimind.data.image_rows import ImageLoader
 from minimind.errors import ConfigError, DataError
 from minimind.inference.api import generate
 from minimind.inference.sampling import SamplingParams
@@ -42,7 +43,14 @@ from minimind.train.provenance import RunLedger
 from minimind.train.resume import check_new, check_same_run, with_shape
 from minimind.train.rng import seed_all
 from minimind.train.schedule import build_schedule
-from minimind.train.start import build_objective, model_and_tokenizer, origin_record, pin_origins
+from minimind.train.start import (
+    build_loader,
+    build_objective,
+    build_validation,
+    model_and_tokenizer,
+    origin_record,
+    pin_origins,
+)
 from minimind.train.trackers import make_tracker
 from minimind.train.trainer import StepReport, Trainer
 
@@ -104,16 +112,8 @@ def _run(config: RunConfig, *, resume: bool, console: Console, world: World) -> 
         data_files(config.data, "train")  # builds what the catalogue names, once
     world.barrier()
     files = [path for path, _ in data_files(config.data, "train")]
-    loader = make_loader(
-        config.data,
-        tokenizer,
-        batch_rows=config.train.batch_rows,
-        micro_batch_rows=config.train.micro_batch_rows,
-        seed=config.seed,
-        rank=world.rank,
-        world_size=world.size,
-        rejects=directory / "rejects.jsonl" if world.is_main else None,
-    )
+    rejects = directory / "rejects.jsonl" if world.is_main else None
+    loader = build_loader(config, tokenizer, model, world=world, rejects=rejects)
     steps = count_steps(config, loader)
     ledger = RunLedger(
         directory / "ledger.json", files=files, origin=origin_record(config, tokenizer)
@@ -198,7 +198,7 @@ def _compilable(train: TrainConfig, device: torch.device, *, console: Console) -
     return dataclasses.replace(train, compile=False)
 
 
-def count_steps(config: RunConfig, loader: Loader) -> int:
+def count_steps(config: RunConfig, loader: Loader | ImageLoader) -> int:
     """Return the optimizer steps of a run: `steps`, or else `tokens`, or else `epochs`.
 
     Raises:
@@ -234,12 +234,12 @@ def _hooks(
     ledger: RunLedger,
     console: Console,
 ) -> list[Callable[[Trainer, StepReport], None]]:
-    validation = _validation(config, tokenizer, metrics=metrics, console=console)
+    validation = _validation(config, tokenizer, model, metrics=metrics, console=console)
     tracked = on_track(config.log.band, run=directory, every=config.log.every, console=console)
 
     def save(trainer: Trainer) -> Path:
         loader = trainer.loader
-        assert isinstance(loader, Loader)
+        assert isinstance(loader, Loader | ImageLoader)
         ledger.record(used=loader.counts)
         return checkpoint.save(
             checkpoint.checkpoint_path(directory, trainer.step),
@@ -279,15 +279,15 @@ def _hooks(
 
 
 def _validation(
-    config: RunConfig, tokenizer: Tokenizer, *, metrics: MetricsLog, console: Console
+    config: RunConfig,
+    tokenizer: Tokenizer,
+    model: CausalLM,
+    *,
+    metrics: MetricsLog,
+    console: Console,
 ) -> hooks.Validate | None:
     """Return the hook that measures held-out rows, or None where the data leaves none."""
-    batches = validation_batches(
-        config.data,
-        tokenizer,
-        rows=config.log.validate_rows,
-        micro_batch_rows=config.train.micro_batch_rows,
-    )
+    batches = build_validation(config, tokenizer, model)
     if not batches:
         console.print(
             "no validation: no document fell into the held-out share "
