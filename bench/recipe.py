@@ -10,7 +10,7 @@
 Each arm lives in a process of its own and trains for `--seconds`; the arms take turns of `--turn`
 seconds, so that whatever else the machine does meets all of them. Compilation is not counted (a run
 of hours doesn't feel it). The learning-rate schedule follows the share of the time that has passed.
-With `--steps N` every arm trains for N steps instead, on the same batches, whatever time that takes:
+With `--steps N` every arm trains for N steps instead, on the same batches, whatever time it takes:
 equal tokens, fit for a machine that others use. `--steps-of ARM=M` gives one arm M steps: what it
 does in the time of the others by its rate in `bench/moe.py`.
 All arms are measured on the same held-out text, `--validation-mb` of it.
@@ -137,8 +137,8 @@ SMALL_SHAPES: dict[str, dict[str, int]] = {
 }  # fmt: skip
 
 # A quarter of the width and half the layers of the presets moe, 26m and 64m. `moe` has the weights
-# of dense-64m and, for a token, the products of dense-26m (with 64m's attention and 2 experts of 128
-# against 26m's narrower kv and 304).
+# of dense-64m and, for a token, the products of dense-26m (with 64m's attention and 2 experts of
+# 128 against 26m's narrower kv and 304).
 _NARROW: dict[str, Any] = {
     "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 2, "head_dim": 64,
 }  # fmt: skip

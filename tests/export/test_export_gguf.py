@@ -15,7 +15,7 @@ from export_doubles import learnt, random_checkpoint, save_adapters
 
 import minimind
 from minimind.cli import main
-from minimind.config import RopeScaling
+from minimind.config import MoEConfig, RopeScaling
 from minimind.errors import CheckpointError, ExportError, MissingExtraError, VerificationError
 from minimind.export import gguf, gguf_metadata, gguf_types, llamacpp
 from minimind.export.gguf import export_gguf
@@ -36,6 +36,10 @@ SHAPES = {
     "linear": {"rope_scaling": RopeScaling(rope_type="linear", factor=4.0)},
     "yarn": {"rope_scaling": yarn(2.0, 32), "rope_theta": 500.0},
     "yarn, far": {"rope_scaling": yarn(8.0, 64), "max_position_embeddings": 512},
+    "experts": {"moe": MoEConfig(num_experts=4, moe_intermediate_size=32)},
+    "one expert a token": {
+        "moe": MoEConfig(num_experts=4, num_experts_per_tok=1, moe_intermediate_size=64)
+    },
     "a window as long as the context": {"sliding_window": 64},
 }
 

@@ -5,6 +5,7 @@ import torch
 from model_doubles import random_ids, random_model
 
 from doubles import tiny_config
+from minimind.config import MoEConfig
 from minimind.errors import ConfigError
 from minimind.inference.decode import decode_one, new_cache, prefill
 from minimind.inference.engine import Engine
@@ -16,6 +17,7 @@ SHAPES = {
     "window": tiny_config(
         sliding_window=7, layer_types=("sliding_attention", "full_attention"), head_dim=16
     ),
+    "experts": tiny_config(moe=MoEConfig(num_experts=4, moe_intermediate_size=16)),
     "qwen2": tiny_config(model_type="qwen2", tie_word_embeddings=False),
 }
 

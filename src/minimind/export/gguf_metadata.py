@@ -82,16 +82,24 @@ def gguf_tensors(config: ModelConfig, state: dict[str, Tensor]) -> dict[str, Ten
     return renamed
 
 
+_EXPERT = re.compile(r"\.experts\.(\d+)\.")
+
+
+def expert_number(name: str) -> int | None:
+    """Return which expert of its layer a tensor of our state belongs to, if any."""
+    found = _EXPERT.search(name)
+    return int(found[1]) if found else None
+
+
 def _stacked(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the state with `experts.0.X`, `experts.1.X`, ... as one `experts.X`, (E, O, I)."""
     joined: dict[str, Tensor] = {}
     experts: dict[str, list[Tensor]] = defaultdict(list)
     for name, tensor in state.items():
-        whole, is_expert = re.subn(r"\.experts\.\d+\.", ".experts.", name)
-        if is_expert:
-            experts[whole].append(tensor)  # a state dict has them in order
-        else:
+        if expert_number(name) is None:
             joined[name] = tensor
+        else:  # a state dict has them in order
+            experts[_EXPERT.sub(".experts.", name)].append(tensor)
     return joined | {name: torch.stack(parts) for name, parts in experts.items()}
 
 

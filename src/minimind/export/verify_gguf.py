@@ -16,7 +16,7 @@ import torch
 
 from minimind.errors import require
 from minimind.export.common import Check, Progress
-from minimind.export.gguf_metadata import gguf_tensors
+from minimind.export.gguf_metadata import expert_number, gguf_tensors
 from minimind.export.gguf_types import from_ggml
 from minimind.export.llamacpp import LlamaCpp
 from minimind.export.loading import Source
@@ -114,11 +114,11 @@ def read_back(source: Source, path: Path, *, types: dict[str, str]) -> tuple[Cau
         odd = sorted(n for n in found.keys() | expected.keys() if shapes.get(n) != expected.get(n))
         detail = f"names, shapes or types differ, for example {odd[:3] or 'types'}"
         return model, Check(name="tensors", passed=False, detail=detail)
-    names = {}
+    state = {}
     for name, tensor in model.state_dict().items():
         (new,) = gguf_tensors(config, {name: tensor})
-        names[name] = new
-    state = {name: torch.from_numpy(from_ggml(found[new])) for name, new in names.items()}
+        values, number = from_ggml(found[new]), expert_number(name)
+        state[name] = torch.from_numpy(values if number is None else values[number])
     model.load_state_dict(state, assign=True)
     return model.eval(), Check(
         name="tensors", passed=True, detail=detail, figures={"tensors": len(found)}

@@ -16,14 +16,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from minimind.errors import CheckpointError, ConfigError, did_you_mean
 from minimind.model import quantize_bnb
 from minimind.model.layers import replace_module
 from minimind.model.lora import LoRALinear
+from minimind.model.moe import Experts
 from minimind.model.quantize_bnb import converter
 from minimind.model.quantized import Int4Linear, Int8Embedding, Int8Linear, QuantizedMatrix
+from minimind.model.quantized_experts import QuantizedExperts
 
 if TYPE_CHECKING:
     from minimind.model.transformer import CausalLM
@@ -127,16 +129,26 @@ def quantize_model(model: CausalLM, method: str, *, group_size: int = GROUP_SIZE
     """
     check_method(method, group_size=group_size)
     check_plain(model)
+    if method in quantize_bnb.METHODS and model.config.moe is not None:
+        raise ConfigError(
+            f"{method}: bitsandbytes has no layer for the experts of a mixture, and transformers "
+            "wouldn't read one. Use int8 or int4"
+        )
     plain = converter(method) if method in quantize_bnb.METHODS else None
     replaced = []
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear):
             if plain is None:
-                new = _quantized_linear(module, method, group_size if name != "lm_head" else None)
+                size = group_size if name != "lm_head" else None
+                new = _quantized(module.weight, module.bias, method, size)
             elif name != "lm_head":
                 new = plain(module)
             else:
                 continue
+        elif isinstance(module, Experts):
+            new = QuantizedExperts.of(
+                module, lambda matrix: _quantized(matrix, None, method, group_size)
+            )
         elif isinstance(module, nn.Embedding) and plain is None:
             new = Int8Embedding.of(module.weight)
         else:
@@ -149,12 +161,14 @@ def quantize_model(model: CausalLM, method: str, *, group_size: int = GROUP_SIZE
     return replaced
 
 
-def _quantized_linear(linear: nn.Linear, method: str, group_size: int | None) -> QuantizedMatrix:
+def _quantized(
+    weight_OI: Tensor, bias_O: Tensor | None, method: str, group_size: int | None
+) -> QuantizedMatrix:
     if method == "int4" and group_size is not None:
         for size in (group_size, min(GROUP_SIZES)):
-            if Int4Linear.fits(linear.weight, size):
-                return Int4Linear.of(linear.weight, linear.bias, group_size=size)
-    return Int8Linear.of(linear.weight, linear.bias)
+            if Int4Linear.fits(weight_OI, size):
+                return Int4Linear.of(weight_OI, bias_O, group_size=size)
+    return Int8Linear.of(weight_OI, bias_O)
 
 
 def check_method(method: str, *, group_size: int = GROUP_SIZE) -> None:

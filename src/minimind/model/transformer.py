@@ -34,6 +34,7 @@ from minimind.model.layers import Linear, RMSNorm, SwiGLU, project
 from minimind.model.moe import Auxiliary, Routing, SparseMoE, auxiliary
 from minimind.model.quantize import Quantization
 from minimind.model.quantized import QuantizedMatrix
+from minimind.model.quantized_experts import QuantizedExperts
 from minimind.model.rope import check_rope, rotary_tables, rotate
 from minimind.model.vision import Sight
 
@@ -221,7 +222,16 @@ class CausalLM(nn.Module):
         self._attention = backend
 
     def set_compiled_decoding(self, *, on: bool = True) -> None:
-        """Make decoding fast: `model.compiled` on a CPU, `model.graphs` on CUDA."""
+        """Make decoding fast: `model.compiled` on a CPU, `model.graphs` on CUDA.
+
+        Raises:
+            ConfigError: the model has quantised experts, which are picked in Python.
+        """
+        if on and any(isinstance(module, QuantizedExperts) for module in self.modules()):
+            raise ConfigError(
+                "the quantised experts of a mixture can't be compiled: leave --compile out, or "
+                "take the unquantised checkpoint"
+            )
         on_gpu = self.model.norm.weight.device.type == "cuda"
         step = GraphStep if on_gpu else CompiledStep
         self.compiled_step = step(self) if on else None
