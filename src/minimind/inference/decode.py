@@ -18,6 +18,7 @@ from minimind.inference.backend import TokenEvent
 from minimind.inference.sampling import SamplingParams
 from minimind.inference.scored import ScoredModel
 from minimind.model import CausalLM, KVCache
+from minimind.vision.ids import is_image_id
 
 FinishReason = Literal["stop", "length", "context"]
 

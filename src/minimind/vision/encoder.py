@@ -100,11 +100,11 @@ def pixels(
         std: of each channel.
     """
     import numpy as np
-    from PIL import Image as pil
     from PIL import ImageOps
+    from PIL.Image import Resampling
 
     squares = [
-        ImageOps.pad(image, (size, size), method=pil.Resampling.BICUBIC, color=(255, 255, 255))
+        ImageOps.pad(image, (size, size), method=Resampling.BICUBIC, color=(255, 255, 255))
         for image in images
     ]
     x_NhwC = torch.from_numpy(np.stack([np.asarray(square) for square in squares]))

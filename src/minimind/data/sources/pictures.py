@@ -28,6 +28,10 @@ _ICON = (
 )
 
 
+_ICON_VALUES = {"props.strokeWidth": "4", "props.strokeLinecap": "round",
+                "props.strokeLinejoin": "round", "props.size": "48"}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Drawing:
     """One picture.
@@ -121,8 +125,7 @@ def _icon_body(source: str) -> str:
             # Outline, fill, and the two inner ones: black on white.
             text += ("#000000", "none", "#000000", "#000000")[int(value[-2]) % 4]
         else:
-            text += {"props.strokeWidth": "4", "props.strokeLinecap": "round",
-                     "props.strokeLinejoin": "round", "props.size": "48"}.get(value, "")  # fmt: skip
+            text += _ICON_VALUES.get(value, "")
     begin, end = text.find("<svg"), text.rfind("</svg>")
     if begin < 0 or end < 0:
         return ""
