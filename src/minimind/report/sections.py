@@ -23,7 +23,6 @@ from minimind.report.writer import Run, Writer, interval
 
 TRAINED = ("start", "pretrain", "sft", "dpo")
 BASELINES = ("unigram", "zstd", "xz")
-DONE_IN_ORDER = ("data", "tokenizer", "plan", "pretrain", "sft", "preferences", "dpo", "evaluation")
 COMPRESSORS = ("zstd", "xz")
 DETAILS_SHOWN = 4
 
@@ -68,16 +67,11 @@ def stage_table(run: Run, say: Writer) -> list[Block]:
             FIGURES[say.language].get(record.figure, record.figure),
             _before_after(record),
         )
-        for record in sorted(run.stages.stages, key=_place)
+        for record in training.in_order(run)
     ]
     total = sum(record.tokens for record in run.stages.stages)
     rows.append((say("total"), "", say.duration(run.stages.seconds), f"{total:,}", "", ""))
     return [Heading(say("stages")), Table(header, tuple(rows), frozenset({2, 3, 5}))]
-
-
-def _place(record: StageRecord) -> int:
-    names = DONE_IN_ORDER
-    return names.index(record.name) if record.name in names else len(names)
 
 
 def _done(record: StageRecord, say: Writer) -> str:
@@ -140,7 +134,7 @@ def _bits_plot(run: Run, say: Writer, subject: str) -> BarPlot:
         return (measure.value, *(None if part is None else part.value for part in parts))
 
     return BarPlot(
-        say("bpb_caption"), say("bpb_lower"), (say("all"), *sources),
+        say("bpb_lower"), (say("all"), *sources),
         tuple(
             (say("model") if name == subject else say(name), heights(measures[name]), colours[name])
             for name in names
@@ -294,8 +288,7 @@ def commands(run: Run, say: Writer) -> list[Block]:
     if "report" not in run.stages.commands:
         where = shlex.quote(str(run.directory))
         listed.append((f"minimind report {where}", say("make_report")))
-    width = max(len(command) for command, _ in listed)
-    lines = tuple(f"{command:<{width}}  # {purpose}" for command, purpose in listed)
+    lines = tuple(line for command, purpose in listed for line in (f"# {purpose}", command))
     return [Heading(say("next")), Code(lines)]
 
 

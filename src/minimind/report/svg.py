@@ -22,7 +22,7 @@ from minimind.report.charts import (
     thinned,
 )
 
-WIDTH, HEIGHT = 460, 290
+WIDTH, HEIGHT = 440, 280
 LEFT, RIGHT, BOTTOM = 50, 12, 40
 LINE = 17
 """Height of a line of the legend."""
@@ -43,7 +43,7 @@ svg.plot .title{{font-weight:600;font-size:13px}}
 svg.plot .soft{{fill:var(--soft)}}
 svg.plot .grid{{stroke:var(--grid);stroke-width:1}}
 svg.plot .line{{fill:none;stroke-width:1.9;stroke-linejoin:round;stroke-linecap:round}}
-svg.plot .faint{{fill:none;stroke-width:1;opacity:.32}}
+svg.plot .faint{{fill:none;stroke-width:1;opacity:.5}}
 svg.plot .dashed{{fill:none;stroke-width:1.4;stroke-dasharray:5 4}}
 svg.plot .level{{stroke:var(--soft);stroke-width:1.2;stroke-dasharray:4 4}}
 """ + "".join(
@@ -185,7 +185,8 @@ def _lines(plot: LinePlot) -> tuple[str, float, dict[str, object]]:
     def py(y: float) -> float:
         return bottom - (y - y0) / (y1 - y0) * (bottom - top)
 
-    parts = [_text(4, 14, plot.title, kind="title"), legend]
+    title = f"{plot.title} ({plot.y_label})" if plot.y_label else plot.title
+    parts = [_text(4, 14, title, kind="title"), legend]
     for tick in y_ticks:
         parts.append(f'<path d="M{LEFT} {py(tick):.1f}H{right}" class="grid"/>')
         parts.append(
@@ -196,7 +197,6 @@ def _lines(plot: LinePlot) -> tuple[str, float, dict[str, object]]:
             _text(px(tick), bottom + 16, tick_text(tick, plot.x_unit), kind="soft", anchor="middle")
         )
     parts.append(_text(right, bottom + 32, plot.x_label, kind="soft", anchor="end"))
-    parts.append(_text(4, top - 8, plot.y_label, kind="soft"))
     for area in plot.areas:
         shown = thinned(area.points)
         edge = [(x, high) for x, _, high in shown] + [(x, low) for x, low, _ in reversed(shown)]
@@ -241,11 +241,7 @@ def _bars(plot: BarPlot) -> tuple[str, float]:
     slanted = longest > slot - 4
     top_value = max((v for _, values, _ in plot.bars for v in values if v is not None), default=1.0)
     ticks = nice_ticks(0.0, top_value)
-    parts = [
-        _text(4, 14, plot.title, kind="title"),
-        legend,
-        _text(4, top - 8, plot.y_label, kind="soft"),
-    ]
+    parts = [_text(4, 14, plot.title, kind="title"), legend]
 
     def py(y: float) -> float:
         return bottom - y / ticks[-1] * (bottom - top)
@@ -290,10 +286,10 @@ def _intervals(plot: IntervalPlot) -> tuple[str, float]:
     y = first
     marks: list[str] = []
     for row in plot.rows:
-        y += 34
+        y += 38
         low = row.value if row.low is None else row.low
         high = row.value if row.high is None else row.high
-        marks.append(_text(left, y - 13, row.label, kind="soft"))
+        marks.append(_text(left, y - 14, row.label, kind="soft"))
         if row.chance is not None:
             marks.append(f'<path d="M{px(row.chance):.1f} {y - 9}V{y + 9}" class="level"/>')
         marks.append(f'<path d="M{px(low):.1f} {y}H{px(high):.1f}" class="line s{row.colour}"/>')

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from minimind.eval.results import StageRecord
 from minimind.report.blocks import (
     Block,
     Cards,
@@ -30,6 +31,10 @@ USUAL = {
 }  # fmt: skip
 """Figures of every stage; what else a line has belongs to the objective."""
 
+DONE_IN_ORDER = (
+    "data", "tokenizer", "plan", "pretrain", "sft", "preferences", "dpo", "evaluation"
+)  # fmt: skip
+
 MEANS = 25
 """A running mean covers this share of the points, one of 25."""
 
@@ -50,7 +55,7 @@ def cards(run: Run, say: Writer) -> list[Block]:
     if run.price is not None:
         note = say("card_price", price=run.price, currency=run.currency)
         cost = run.price * run.total_seconds / 3600
-        items.append((f"{cost:,.4g} {run.currency}".strip(), say("card_cost"), note))
+        items.append((f"{money(cost)} {run.currency}".strip(), say("card_cost"), note))
     if (bits := _bits(run)) is not None:
         items.append((f"{bits:.3f}", say("card_bpb"), say("card_bpb_note")))
     return [Cards(tuple(items))] if items else []
@@ -174,9 +179,11 @@ def verdict_words(verdict: bands.Verdict, say: Writer) -> str:
 def over(training: Training, key: str, *, by: str = "tokens") -> list[tuple[float, float]]:
     """Return (x, figure) of the lines that have the figure; a validation is at its step's x.
 
-    Lines without `by` (none in a run of ours) are over steps.
+    Without tokens in the lines (none of a run of ours) they are over steps; without times nowhere.
     """
     known = {line["step"]: line[by] for line in training.lines if line.get(by) is not None}
+    if by == "seconds" and not known:
+        return []
     return [
         (float(known.get(line["step"], line["step"])), float(line[key]))
         for line in training.lines
@@ -219,6 +226,10 @@ def _plots(training: Training, say: Writer) -> list[LinePlot]:
     if bits := over(training, "validation_bits_per_byte"):
         dots = (Series("", bits, 1), Series(say("held_out"), bits, 1, "dots"))
         plots.append(LinePlot(say("bits_title"), label, "", dots, x_unit=unit))
+    if by_time := over(training, "loss", by="seconds"):
+        means = (Series("", by_time, 0, "faint"), Series(say("mean"), smooth(by_time), 0))
+        title, nats = say("loss_by_time"), say("loss_unit")
+        plots.append(LinePlot(title, say("x_time"), nats, means, x_unit="seconds"))
     return plots
 
 
@@ -233,7 +244,7 @@ def _extra_plots(training: Training, say: Writer) -> list[LinePlot]:
     )
     plots = []
     for name in names:
-        series = [Series(name, over(training, name), 0)]
+        series = [Series(say("on_training"), over(training, name), 0)]
         if held_out := over(training, f"validation_{name}"):
             series.append(Series(say("held_out"), held_out, 1, "dots"))
         plots.append(LinePlot(name, label, "", tuple(series), x_unit=unit))
@@ -261,7 +272,7 @@ def along(run: Run, say: Writer) -> list[Block]:
 
 def cost(run: Run, say: Writer) -> list[Block]:
     """Time, tokens, rate, FLOPs and money of every stage."""
-    names = [record.name for record in run.stages.stages] or list(run.trainings)
+    names = [record.name for record in in_order(run)] or list(run.trainings)
     names = [name for name in names if run.seconds(name)]
     if not names:
         return []
@@ -272,16 +283,27 @@ def cost(run: Run, say: Writer) -> list[Block]:
     rows = [_cost_row(run, name, say) for name in names]
     total = [say("total"), say.duration(run.total_seconds), f"{run.tokens:,}", "", ""]
     if run.price is not None:
-        total.append(f"{run.price * run.total_seconds / 3600:,.4g}")
+        total.append(money(run.price * run.total_seconds / 3600))
     table = Table(tuple(header), (*rows, tuple(total)), frozenset(range(1, len(header))))
     sentences = [
         say("cost_price", price=run.price, currency=run.currency,
-            cost=(run.price or 0) * run.total_seconds / 3600)
+            cost=money((run.price or 0) * run.total_seconds / 3600))
         if priced
         else say("cost_no_price", directory=shlex.quote(str(run.directory))),
         say("energy_no"), say("cost_text"),
     ]  # fmt: skip
     return [Heading(say("cost")), table, Paragraph(say.paragraph(sentences))]
+
+
+def money(amount: float) -> str:
+    """Return an amount with as many decimals as it needs."""
+    return f"{amount:,.2f}" if amount >= 1 else f"{amount:.4f}"
+
+
+def in_order(run: Run) -> list[StageRecord]:
+    """Return what was done in the order of the path: stages.json has that of its writing."""
+    places = {name: number for number, name in enumerate(DONE_IN_ORDER)}
+    return sorted(run.stages.stages, key=lambda record: places.get(record.name, len(places)))
 
 
 def _cost_row(run: Run, name: str, say: Writer) -> tuple[str, ...]:
@@ -296,7 +318,7 @@ def _cost_row(run: Run, name: str, say: Writer) -> tuple[str, ...]:
         f"{6 * parameters * tokens:.2e}" if tokens and parameters else "",
     ]  # fmt: skip
     if run.price is not None:
-        row.append(f"{run.price * run.seconds(name) / 3600:,.4g}")
+        row.append(money(run.price * run.seconds(name) / 3600))
     return tuple(row)
 
 

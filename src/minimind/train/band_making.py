@@ -16,6 +16,7 @@ from typing import Any
 from minimind.errors import DataError, UserError
 from minimind.train.bands import (
     AVERAGE,
+    SAME_RATE,
     Band,
     Point,
     at_tokens,
@@ -113,15 +114,27 @@ def _grid(
     spacing = tokens[1] - tokens[0]
     last = min(float(lines[-1]["tokens"]) for lines in logs)
     first = max(float(lines[0]["tokens"]) for lines in logs) + (AVERAGE - 1) * spacing
-    return spacing, [place for place in tokens if first <= place <= last]
+    grid = []
+    for place in tokens:
+        rates = [at_tokens(_values(lines, "lr"), place) for lines in logs]
+        if place >= first and max(rates) - min(rates) > SAME_RATE * max(rates):
+            break  # the schedules part here: one run decays, or warms up longer
+        if first <= place <= last:
+            grid.append(place)
+    if not grid:
+        raise DataError(
+            f"{', '.join(map(str, runs))}: their learning rates differ from {first:,.0f} tokens "
+            "on, where a band would begin: runs of a band have the same schedule"
+        )
+    return spacing, grid
+
+
+def _values(lines: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    return [(float(line["tokens"]), float(line[key] or 0)) for line in lines]
 
 
 def _median(logs: Sequence[Sequence[Mapping[str, Any]]], key: str, tokens: float) -> float:
-    found = [
-        at_tokens([(float(line["tokens"]), float(line[key] or 0)) for line in lines], tokens)
-        for lines in logs
-    ]
-    return statistics.median(found)
+    return statistics.median(at_tokens(_values(lines, key), tokens) for lines in logs)
 
 
 def _described(run: Path) -> tuple[Mapping[str, Any], Mapping[str, Any], int]:

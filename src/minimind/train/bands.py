@@ -30,6 +30,10 @@ SCHEMA = 1
 AVERAGE = 3
 """Logged points whose mean is judged: a step's batch is half the noise of nano's loss."""
 
+SCHEDULE = {"schedule", "warmup_share", "decay_share", "final_lr_share"}
+SAME_RATE = 0.02
+"""Learning rates that differ by less are the same: schedules round to whole steps."""
+
 Where = Literal["inside", "above", "below", "not a number"]
 
 
@@ -142,7 +146,8 @@ def judge(
     place = band.at(tokens)
     assert place is not None
     loss = averaged(points, tokens, spacing=band.spacing, average=band.average)
-    norms = [line.get("grad_norm") for line in lines if line.get("tokens") == tokens]
+    here = [line for line in lines if line.get("tokens") == tokens and "loss" in line]
+    norm, lr = (here[-1].get(key) for key in ("grad_norm", "lr"))
     where: Where = (
         "not a number" if math.isnan(loss)
         else "above" if loss > place.high
@@ -154,9 +159,11 @@ def judge(
         for name, value in (settings or {}).items()
         if name in band.settings and value != band.settings[name]
     }
+    if lr is not None and not differs and abs(lr - place.lr) > SAME_RATE * place.lr:
+        differs = {"lr": (float(f"{lr:.3g}"), float(f"{place.lr:.3g}"))}
     return Verdict(
         where=where, loss=loss, point=place, seeds=len(band.seeds), differs=differs,
-        grad_norm=float(next((n for n in norms if n is not None), math.nan)),
+        grad_norm=math.nan if norm is None else float(norm),
     )  # fmt: skip
 
 
@@ -206,9 +213,16 @@ def identity(run: Path) -> dict[str, Any]:
 
 
 def optim_settings(run: Path) -> dict[str, Any]:
-    """Return the optimiser's settings, flat: what is looked at when a run leaves its band."""
+    """Return the optimiser's settings, flat: what is looked at when a run leaves its band.
+
+    Without the schedule's: its shares are of a run's length, so what counts is the rate itself.
+    """
     config = load_run_config([str(run / "run.toml")])
-    plain = {f"optim.{name}": value for name, value in asdict(config.optim).items()}
+    plain = {
+        f"optim.{name}": value
+        for name, value in asdict(config.optim).items()
+        if name not in SCHEDULE
+    }
     plain |= {"data.document_mask": config.data.document_mask, "data.pack": config.data.pack}
     return json.loads(json.dumps(plain))
 

@@ -39,7 +39,9 @@ class OnTrack:
         again = bool(self._lines) and self._lines[-1]["tokens"] == tokens
         if again or not (report.step % self._every == 0 or trainer.ending):
             return
-        self._lines.append({"tokens": tokens, "loss": report.loss, "grad_norm": report.grad_norm})
+        self._lines.append({
+            "tokens": tokens, "loss": report.loss, "grad_norm": report.grad_norm, "lr": report.lr
+        })  # fmt: skip
         if self.band.at(tokens) is None:
             return
         verdict = judge(self.band, self._lines, settings=self._settings)
