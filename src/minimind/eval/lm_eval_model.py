@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
@@ -80,7 +81,9 @@ class MiniMindLM(TemplateLM):
         options = Options(
             precision=_PRECISIONS[dtype], batch_tokens=int(batch_tokens), batch_rows=max(1, rows)
         )
-        self._device = device or "cpu"
+        # lm-eval's command asks for cuda where nothing is said; its hf model falls back like this.
+        there = torch.cuda.is_available() or not str(device).startswith("cuda")
+        self._device = device if device and there else "cpu"
         self.subject = subject or load_subject(pretrained, device=self._device, options=options)
         self.max_length = int(max_length or self.subject.context_length)
         self.max_gen_toks = int(max_gen_toks)
