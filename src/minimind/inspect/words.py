@@ -58,9 +58,9 @@ WORDS: dict[str, tuple[str, str]] = {
     # Attention.
     "attention_title": ("注意力：每个头在看哪里", "Attention: where does each head look?"),
     "attention_look": (
-        "每个小图是一个头：一行是一个 token，亮的列是它回看的位置。"
+        "每个小图是一个头：一行是一个 token，有颜色的列是它回看的位置。"
         "找一找竖线（总看开头）、对角线（看前一个）和平行于对角线的短线（看重复之处），点开细看。",
-        "Each small map is a head: a row is a token, bright columns are what it looks back at. "
+        "Each small map is a head: a row is a token, the marked columns are what it looks back at. "
         "Find vertical lines (resting on the start), the diagonal (the token before) and stripes "
         "beside it (what was said before), then open one.",
     ),
@@ -148,7 +148,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "loops_table": (
         "每个头的注意力平均有多少（%）落在那里；平均分配的话抄写是 {chance}。"
         "点一格，打开那个头的注意力图。",
-        "The mean share (%) of each head's attention there; evenly spread it were {chance}. "
+        "The mean share (%) of each head's attention there; even attention gives {chance}. "
         "Choose a cell to open that head's map.",
     ),
     "loops_table_plain": (

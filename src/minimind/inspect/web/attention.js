@@ -120,7 +120,7 @@ panels.attention = (root, data, reading, page) => {
       const strength = weight(here) / weight(most);
       node.style.setProperty("--look", `${Math.round(85 * Math.sqrt(strength))}%`);
       node.classList.toggle("seen", strength > 0.002);
-      node.classList.toggle("strong", strength > 0.3);
+      node.classList.toggle("strong", strength > 0.68);
       node.classList.toggle("later", s > t);
       node.title = s <= t ? about(here) : "";
     });

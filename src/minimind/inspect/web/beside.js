@@ -52,7 +52,8 @@ panels.beside = (root, data, readings) => {
     return make("div", "", title, ...lines);
   };
   const nodes = data.segments.map((segment) => {
-    const node = make("span", `token ${bandOf(segment)}`, segment[0].replaceAll("\n", "↵"));
+    const blank = segment[0].trim() === "" ? segment[0].replaceAll(" ", "␣") : segment[0];
+    const node = make("span", `token ${bandOf(segment)}`, blank.replaceAll("\n", "↵"));
     node.tabIndex = 0;
     const show = () => {
       box.querySelector(".shown")?.classList.remove("shown");
