@@ -24,6 +24,7 @@ VERBS = {
     "report": "one page that tells a run's story; two runs compared; loss bands",
     "inspect": "a page that shows a model at work: odds, attention, logit lens, loops, two beside",
     "eval": "scores with intervals, chance lines, contamination; two checkpoints compared",
+    "see": "what a model with eyes makes of held-out pictures: loss, one of four, a page",
     "export": "hf | gguf | onnx: for transformers, llama.cpp, Ollama, the browser; each verified",
     "quantize": "int8, int4, bitsandbytes: the weights in fewer bits, and what that costs",
     "serve": "an OpenAI-compatible server for checkpoints, adapters and GGUF files",

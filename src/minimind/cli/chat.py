@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -19,11 +20,13 @@ from minimind.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from minimind.inference import Conversation
     from minimind.model import CausalLM
+    from minimind.model.vision import SeenImage
     from minimind.tokenizer import Tokenizer
 
 HELP = """\
 /reset             forget the conversation
 /system TEXT       begin anew with this system message (without TEXT: show it)
+/image FILE        show an image with the next message
 /params            show how tokens are chosen; /params temperature 0.3 changes it
 /exit              leave (or Ctrl-D); Ctrl-C stops an answer
 """
@@ -36,10 +39,12 @@ class Args:
     Attributes:
         checkpoint: a checkpoint directory, a run directory (its newest), or RUN:best.
         system: a system message.
+        image: an image file that the first message shows. Repeatable; /image shows more.
     """
 
     checkpoint: tyro.conf.Positional[str]
     system: str | None = None
+    image: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     sampling: Annotated[SamplingFlags, tyro.conf.arg(name="")] = field(
         default_factory=SamplingFlags
     )
@@ -66,7 +71,9 @@ class Chat:
             "/reset": self.reset,
             "/system": self.system,
             "/params": self.params,
+            "/image": self.image,
         }
+        self.images: list[SeenImage] = []
 
     def run(self) -> None:
         """Read lines until /exit or the end of the input."""
@@ -112,6 +119,15 @@ class Chat:
             self.conversation.reset(system=text)
         self.notes.print(f"system: {self.conversation.system or '(none)'}")
 
+    def image(self, path: str) -> None:
+        """Show an image file with the next message."""
+        from minimind.inference.images import look_at
+
+        if not path:
+            raise UserError("/image FILE: which image?")
+        self.images += look_at(self.conversation.session.model, [path])
+        self.notes.print(f"{path} is shown with the next message")
+
     def params(self, text: str) -> None:
         """Show or change the sampling parameters."""
         if not text:
@@ -136,7 +152,9 @@ class Chat:
     def answer(self, text: str) -> None:
         """Stream one answer; Ctrl-C ends it and keeps what was said."""
         conversation, started = self.conversation, time.perf_counter()
-        pieces = conversation.reply(text, self.flags.params(stop_ids=self.stop_ids))
+        shown, self.images = self.images, []
+        params = self.flags.params(stop_ids=self.stop_ids)
+        pieces = conversation.reply(text, params, images=shown)
         stopped, first = "", True
         try:
             for piece in pieces:
@@ -180,7 +198,7 @@ def main(argv: list[str]) -> None:
     args = tyro.cli(Args, args=argv, prog="minimind chat")
     args.sampling.params(stop_ids=())  # wrong flags are told before the checkpoint is read
     model, tokenizer = args.model.load(args.checkpoint)
-    talk(model, tokenizer, flags=args.sampling, system=args.system)
+    talk(model, tokenizer, flags=args.sampling, system=args.system, images=args.image)
 
 
 def talk(
@@ -189,8 +207,9 @@ def talk(
     *,
     flags: SamplingFlags | None = None,
     system: str | None = None,
+    images: Sequence[Path] = (),
 ) -> None:
-    """Open the chat with a loaded model."""
+    """Open the chat with a loaded model; `images` are shown with the first message."""
     from minimind.inference import Conversation
 
     interactive = sys.stdin.isatty()
@@ -199,6 +218,8 @@ def talk(
         flags or SamplingFlags(),
         interactive=interactive,
     )
+    for path in images:
+        chat.image(str(path))
     if interactive:
         with contextlib.suppress(ImportError):  # absent on Windows
             import readline  # noqa: F401  (importing it gives input() line editing and history)

@@ -103,6 +103,10 @@ def _purpose(config: RunConfig) -> str:
         what = "DPO: make chosen answers likelier than rejected ones, near the model it starts as"
     elif config.objective.kind == "distill":
         what = f"distillation: learn the whole distribution of {config.objective.teacher}"
+    elif config.data.kind == "image":
+        alone = config.vision is not None and config.vision.train == "projector"
+        learns = "only the projector is learnt" if alone else "the language model learns too"
+        what = f"images with text: learn what pictures show; {learns}"
     elif config.data.kind == "chat":
         what = "fine-tuning on conversations: learn to answer, only the answers are learnt"
     else:

@@ -20,6 +20,7 @@ from minimind.serve.protocol import (
     AssistantMessage,
     ChatCompletionRequest,
     ChatMessage,
+    Content,
     ImagePart,
     UserContent,
 )
@@ -110,7 +111,7 @@ def to_message(message: ChatMessage) -> Message:
     }
 
 
-def _content(content: UserContent | None) -> str | list[dict[str, str]] | None:
+def _content(content: Content | UserContent | None) -> str | list[dict[str, str]] | None:
     """Return a text; or text and images in the order in which they were said."""
     if content is None or isinstance(content, str):
         return content

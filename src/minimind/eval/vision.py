@@ -1,0 +1,259 @@
+"""What a model makes of images: is a caption likelier with its image, and which of four is it?
+
+Every figure is paired: the same caption after the right image, after another one, and after none.
+Choices are scored by how much the image raises a caption's likelihood over having seen none
+(pointwise mutual information), so that a common word isn't chosen for being common; the choice by
+plain likelihood is given beside it. Distractors are captions of other concepts, drawn at random.
+
+Axes: B rows, T positions, I images, P positions of an image, E features.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from minimind.data.batch import IGNORE
+from minimind.data.image_rows import Example
+from minimind.data.images import feature_store
+from minimind.errors import DataError
+from minimind.eval.statistics import wilson
+from minimind.inference.decode import evaluating
+from minimind.model import CausalLM, token_log_probs
+from minimind.tokenizer import Tokenizer
+from minimind.vision.store import FeatureStore
+
+CHOICES = 4
+ROWS = 32
+"""Captions scored at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A mean over pairs with its 95 % interval (bootstrap over the pictures).
+
+    Attributes:
+        value: nats a caption token.
+    """
+
+    n: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """A share with its 95 % interval (Wilson)."""
+
+    n: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisionScores:
+    """How a model sees one set of pictures.
+
+    Attributes:
+        name: of the set.
+        pictures: how many.
+        right: loss of the captions after their images, nats a token.
+        wrong: after another picture of the set.
+        none: after the question alone.
+        wrong_minus_right: paired.
+        none_minus_right: paired.
+        choice: right caption chosen of four, by what the image adds.
+        choice_plain: by likelihood alone.
+    """
+
+    name: str
+    pictures: int
+    right: float
+    wrong: float
+    none: float
+    wrong_minus_right: Difference
+    none_minus_right: Difference
+    choice: Share
+    choice_plain: Share
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as builtins."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One caption to score: after which image, by its key; None: after none."""
+
+    question: str
+    caption: str
+    key: str | None
+
+
+def measure(
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    examples: Sequence[Example],
+    *,
+    name: str,
+    seed: int = 0,
+) -> VisionScores:
+    """Score a set of pictures with captions.
+
+    Args:
+        model: with eyes.
+        tokenizer: its own.
+        examples: rows of one image, one question and one answer; one a concept is best.
+        name: what the set is called.
+        seed: which wrong pictures and captions are drawn.
+
+    Raises:
+        DataError: the model can't see, or there are fewer than four concepts.
+    """
+    if model.config.vision is None:
+        raise DataError("this model can't see images: `minimind train vision` gives it eyes")
+    if len({example.row.concept for example in examples}) < CHOICES:
+        raise DataError(f"{name}: {CHOICES} concepts are needed to choose between, it has fewer")
+    store = feature_store(model.config.vision)
+    keys = stored_keys(store, examples)
+    captions = [answer_of(example) for example in examples]
+    questions = [question_of(example) for example in examples]
+    rng = random.Random(seed)
+    others = [_distractors(i, examples, rng) for i in range(len(examples))]
+    asked: list[Asked] = []
+    for i, drawn in enumerate(others):
+        for j in (i, *drawn):
+            asked += [Asked(questions[i], captions[j], keys[i]),
+                      Asked(questions[i], captions[j], None)]  # fmt: skip
+        asked.append(Asked(questions[i], captions[i], keys[drawn[0]]))
+    scores = np.array(score(model, tokenizer, store, asked)).reshape(len(examples), -1, 2)
+    return _summed(name, scores)
+
+
+def _summed(name: str, scores: np.ndarray) -> VisionScores:
+    """Return the figures of (pictures, 4 candidates with and without + wrong, (nats, tokens))."""
+    log_p, tokens = scores[..., 0], scores[..., 1]
+    per_token = -log_p / tokens
+    right, none, wrong = per_token[:, 0], per_token[:, 1], per_token[:, -1]
+    with_image, without = log_p[:, 0:-1:2], log_p[:, 1:-1:2]
+    hits = (with_image - without).argmax(1) == 0
+    plain = with_image.argmax(1) == 0
+    return VisionScores(
+        name=name, pictures=len(scores), right=float(right.mean()), wrong=float(wrong.mean()),
+        none=float(none.mean()), wrong_minus_right=_difference(wrong - right),
+        none_minus_right=_difference(none - right), choice=_share(hits), choice_plain=_share(plain),
+    )  # fmt: skip
+
+
+def _difference(values: np.ndarray) -> Difference:
+    rng = np.random.default_rng(0)
+    means = values[rng.integers(0, len(values), (2000, len(values)))].mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Difference(n=len(values), value=float(values.mean()), low=float(low), high=float(high))
+
+
+def _share(hits: np.ndarray) -> Share:
+    low, high = wilson(int(hits.sum()), len(hits))
+    return Share(n=len(hits), value=float(hits.mean()), low=low, high=high)
+
+
+def _distractors(i: int, examples: Sequence[Example], rng: random.Random) -> list[int]:
+    """Return three examples of other concepts, each of another caption."""
+    used, drawn = {examples[i].row.concept}, list[int]()
+    while len(drawn) < CHOICES - 1:
+        j = rng.randrange(len(examples))
+        if examples[j].row.concept not in used:
+            used.add(examples[j].row.concept)
+            drawn.append(j)
+    return drawn
+
+
+def stored_keys(store: FeatureStore, examples: Sequence[Example]) -> list[str]:
+    """Return the keys of the examples' (first) images, encoding those that are not stored."""
+    keys: list[str] = []
+    for example in examples:
+        found, new = store.look(example.images[:1])
+        store.add(new)
+        keys += found
+    return keys
+
+
+@torch.no_grad()
+def score(
+    model: CausalLM, tokenizer: Tokenizer, store: FeatureStore, asked: Sequence[Asked]
+) -> list[tuple[float, int]]:
+    """Return (log-probability in nats, tokens) of each caption, its end of turn not counted."""
+    results: list[tuple[float, int]] = [(0.0, 0)] * len(asked)
+    rendered = [_render(model, tokenizer, one) for one in asked]
+    with evaluating(model):
+        # Rows with an image and rows without can't share a batch.
+        for sees in (True, False):
+            members = [i for i, one in enumerate(asked) if (one.key is not None) == sees]
+            members.sort(key=lambda i: len(rendered[i][0]))
+            for begin in range(0, len(members), ROWS):
+                part = members[begin : begin + ROWS]
+                keys = [key for i in part if (key := asked[i].key) is not None]
+                features = store.get(keys)[:, None] if keys else None
+                rows = _log_probs(model, [rendered[i] for i in part], features)
+                for i, row in zip(part, rows, strict=True):
+                    results[i] = row
+    return results
+
+
+def _render(model: CausalLM, tokenizer: Tokenizer, one: Asked) -> tuple[list[int], list[int]]:
+    """Return ids and labels; of the answer the caption is learnt, not the end of its turn."""
+    vision = model.config.vision
+    assert vision is not None
+    image = [[vision.image_token_id] * vision.positions] if one.key is not None else []
+    parts: list[dict[str, str]] = [{"type": "image"}] * len(image)
+    question = {"role": "user", "content": [*parts, {"type": "text", "text": one.question}]}
+    answer = {"role": "assistant", "content": one.caption}
+    whole = tokenizer.render([question, answer], images=image)
+    ids = whole.ids
+    end = max(n for n, learnt in enumerate(whole.mask) if learnt)  # <|im_end|>
+    labels = [IGNORE] * len(ids)
+    for t in range(1, end):
+        if whole.mask[t]:
+            labels[t - 1] = ids[t]
+    return ids, labels
+
+
+def _log_probs(
+    model: CausalLM, rows: Sequence[tuple[list[int], list[int]]], features: torch.Tensor | None
+) -> list[tuple[float, int]]:
+    T = max(len(ids) for ids, _ in rows)
+    ids_BT = torch.zeros(len(rows), T, dtype=torch.int64)
+    labels_BT = torch.full((len(rows), T), IGNORE)
+    for number, (ids, labels) in enumerate(rows):
+        ids_BT[number, : len(ids)] = torch.tensor(ids)
+        labels_BT[number, : len(labels)] = torch.tensor(labels)
+    device = model.model.norm.weight.device
+    hidden = model(
+        ids_BT.to(device),
+        image_features=None if features is None else features.to(device),
+        logits="none",
+    ).hidden_BTD
+    log_p_N = token_log_probs(
+        hidden.flatten(0, 1), model.output_weight, labels_BT.flatten().to(device)
+    )
+    sums = log_p_N.view(labels_BT.shape).sum(1).tolist()
+    return list(zip(sums, (labels_BT != IGNORE).sum(1).tolist(), strict=True))
+
+
+def question_of(example: Example) -> str:
+    """Return what the user asks, without the image."""
+    content = example.row.messages[0]["content"]
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    return "".join(part["text"] for part in parts if part["type"] == "text")
+
+
+def answer_of(example: Example) -> str:
+    """Return the first answer."""
+    return str(next(m["content"] for m in example.row.messages if m["role"] == "assistant"))
