@@ -18,8 +18,9 @@ MB = 1e6
 LEGEND = """\
 FLOPs of training a token: 6 N + 12 x layers x heads x head_dim x (T + 1) / 2 keys; N: layers and
 output matrix (Kaplan et al. 2020; attention: PaLM, appendix B, its masked half left out).
-Training memory: fp32 weights with their bf16 copies, gradients, optimizer, activations under bf16
-autocast. Activations are an estimate for eager kernels; a compiled step holds less.
+Training memory: fp32 weights, gradients and optimizer, bf16 copies and activations under autocast.
+A total is the peak of a step, less than the sum of its lines: activations go as gradients come.
+Counted for eager kernels (within 15 % of measured, bench/memory.py); a compiled step holds less.
 """
 
 

@@ -56,29 +56,45 @@ class Parameters:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingMemory:
-    """Bytes held while training with fp32 weights and bf16 autocast.
+    """Bytes held while training with fp32 weights and bf16 autocast (`bench/memory.py` checks).
 
     Attributes:
-        weights: fp32, with the bf16 copies that autocast makes of the matrices.
+        weights: fp32.
+        copies: the bf16 copies that autocast makes of the matrices, until the backward pass ends.
         gradients: fp32.
         adamw: two fp32 moments for each parameter.
         muon: one fp32 momentum for the hidden matrices, AdamW for the rest.
-        activations: of one micro-batch, nothing checkpointed (estimate).
-        activations_checkpointed: of one micro-batch, every layer checkpointed (estimate).
+        muon_work: what orthogonalising the largest stack of equal matrices takes for a while.
+        activations: kept of one micro-batch for the backward pass, nothing checkpointed.
+        activations_checkpointed: the same with every layer checkpointed.
+        layer: activations of one layer, which a checkpointed one holds while it is computed again.
+        loss: gradients that the loss makes in the forward pass.
+        loss_work: a chunk of logits.
     """
 
     weights: int
+    copies: int
     gradients: int
     adamw: int
     muon: int
+    muon_work: int
     activations: int
     activations_checkpointed: int
+    layer: int
+    loss: int
+    loss_work: int
 
     def total(self, *, optimizer: str = "muon", checkpointed: bool = False) -> int:
-        """Return the sum with `adamw` or `muon`, with or without checkpointing."""
-        state = {"adamw": self.adamw, "muon": self.muon}[optimizer]
-        activations = self.activations_checkpointed if checkpointed else self.activations
-        return self.weights + self.gradients + state + activations
+        """Return the peak of a step: at the loss, in the backward pass, or in the update.
+
+        In the backward pass activations go as gradients come, so its two ends count.
+        """
+        state, work = {"adamw": (self.adamw, 0), "muon": (self.muon, self.muon_work)}[optimizer]
+        kept = self.activations_checkpointed if checkpointed else self.activations
+        forward = self.copies + kept + self.loss + self.loss_work
+        first = self.copies + kept + self.loss + (self.layer if checkpointed else 0)
+        last = self.copies + self.gradients + self.layer
+        return self.weights + state + max(forward, first, last, self.gradients + work)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,18 +171,23 @@ def training_memory(
     """Return what one process holds while training, in bytes."""
     parts = count_parameters(config)
     tokens = micro_batch_rows * sequence_length
-    D, L = config.hidden_size, _layers(config)
+    D, L, V = config.hidden_size, _layers(config), config.vocab_size
     layer = _layer_activations(config) * tokens
-    residual = D * FP32 * tokens
-    ends = _end_activations(config, tokens=tokens)
+    last_norm = 2 * D * FP32 * tokens
     return TrainingMemory(
-        weights=FP32 * parts.total + BF16 * (parts.total - parts.norms),
+        weights=FP32 * parts.total,
+        copies=BF16 * (parts.total - parts.norms),
         gradients=FP32 * parts.total,
         adamw=2 * FP32 * parts.total,
         muon=FP32 * parts.hidden_matrices + 2 * FP32 * (parts.total - parts.hidden_matrices),
-        activations=L * layer + ends,
-        # Each layer keeps its input; the one that is computed again holds the rest for a while.
-        activations_checkpointed=L * residual + layer + ends,
+        # Rounded matrices, their stack, and two results of an iteration.
+        muon_work=4 * BF16 * _largest_stack(config),
+        activations=L * layer + last_norm,
+        activations_checkpointed=L * D * FP32 * tokens + last_norm,
+        layer=layer,
+        loss=D * BF16 * tokens + V * D * FP32,
+        # The logits, and in turn their logarithms or their gradient.
+        loss_work=min(LOSS_CHUNK, tokens) * V * 2 * FP32,
     )
 
 
@@ -225,9 +246,16 @@ def _layer_activations(config: ModelConfig) -> int:
     return norms + heads + attention + feed_forward
 
 
-def _end_activations(config: ModelConfig, *, tokens: int) -> int:
-    """Return the bytes around the layers: last norm, gradient of the hidden states, loss chunk."""
-    D, V = config.hidden_size, config.vocab_size
-    last_norm = 2 * D * FP32 * tokens
-    loss = D * BF16 * tokens + V * D * FP32  # gradients kept from the forward pass
-    return last_norm + loss + min(LOSS_CHUNK, tokens) * V * (FP32 + BF16)
+def _largest_stack(config: ModelConfig) -> int:
+    """Return how many weights the hidden matrices of one shape have, at most."""
+    D, K, L, moe = config.hidden_size, config.head_dim, _layers(config), config.moe
+    H, G = config.num_attention_heads, config.num_key_value_heads
+    F = moe.moe_intermediate_size if moe else config.intermediate_size
+    stacks: dict[tuple[int, int], int] = {}
+    matrices = {"q": (H * K, D), "k": (G * K, D), "v": (G * K, D), "o": (D, H * K)}
+    for shape in matrices.values():
+        stacks[shape] = stacks.get(shape, 0) + L
+    experts = moe.num_experts if moe else 1
+    for shape, number in (((F, D), 2), ((D, F), 1)):
+        stacks[shape] = stacks.get(shape, 0) + L * number * experts
+    return max(rows * columns * count for (rows, columns), count in stacks.items())

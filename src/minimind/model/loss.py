@@ -79,18 +79,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
             labels_n = labels_N[begin : begin + chunk]
             learnt_n = labels_n != IGNORE
             target_n1 = labels_n.clamp(min=0)[:, None]
-            logits_nV = (h_nD @ w_VD.T).float()
-            normaliser_n1 = logits_nV.logsumexp(-1, keepdim=True)
-            losses_n = (normaliser_n1 - logits_nV.gather(1, target_n1))[:, 0]
-            loss_sum = loss_sum + losses_n.where(learnt_n, 0.0).sum()
-            if not (grad_hidden or grad_weight):
+            loss, d_logits_nV = _chunk_loss(
+                h_nD, w_VD, target_n1, learnt_n, grad=grad_hidden or grad_weight
+            )
+            loss_sum = loss_sum + loss
+            if d_logits_nV is None:
                 continue
-            d_logits_nV = _softmax_minus_one_hot(logits_nV, normaliser_n1, target_n1, learnt_n)
-            d_logits_nV = d_logits_nV.to(dtype)
             if grad_hidden:
                 d_hidden.append((d_logits_nV @ w_VD).to(hidden_ND.dtype))
             if d_weight_VD is not None:
                 d_weight_VD = d_weight_VD + d_logits_nV.T @ h_nD
+            del d_logits_nV  # before the next chunk's logits are made
         ctx.save_for_backward(_joined(d_hidden, hidden_ND) if grad_hidden else None, d_weight_VD)
         ctx.weight_dtype = weight_VD.dtype
         return loss_sum
@@ -103,6 +102,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None if d_weight_VD is None else (d_weight_VD * d_sum).to(ctx.weight_dtype),
             None, None, None, None, None,
         )  # fmt: skip
+
+
+def _chunk_loss(
+    h_nD: Tensor, w_VD: Tensor, target_n1: Tensor, learnt_n: Tensor, *, grad: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the summed loss of a chunk and its gradient by the logits; the logits are dropped."""
+    logits_nV = (h_nD @ w_VD.T).float()
+    normaliser_n1 = logits_nV.logsumexp(-1, keepdim=True)
+    losses_n = (normaliser_n1 - logits_nV.gather(1, target_n1))[:, 0]
+    loss = losses_n.where(learnt_n, 0.0).sum()
+    if not grad:
+        return loss, None
+    d_logits_nV = _softmax_minus_one_hot(logits_nV, normaliser_n1, target_n1, learnt_n)
+    return loss, d_logits_nV.to(h_nD.dtype)
 
 
 def _softmax_minus_one_hot(
