@@ -82,7 +82,7 @@ TRAINING_WORDS: dict[Language, Mapping[str, str]] = {
         "compare_loss": "Loss at equal tokens", "compare_time": "Loss at equal time",
         "compare_held_out": "Held-out loss at equal tokens",
         "equal_tokens": "At {tokens:,.0f} tokens, the most that both reached: A {a:.3f}, B {b:.3f} "
-        "(**{winner}** by {gap:.3f} nats; means of {points} logged points).",
+        "(**{winner}** by {gap:.3f} nats; means of up to {points} logged points).",
         "equal_time": "At {time}: A {a:.3f}, B {b:.3f} (**{winner}** by {gap:.3f} nats).",
         "level": "level",
         "compare_caption": "{stage}: A and B over tokens and over time",
@@ -161,7 +161,7 @@ TRAINING_WORDS: dict[Language, Mapping[str, str]] = {
         "compare_loss": "同样词元数时的损失", "compare_time": "同样时间时的损失",
         "compare_held_out": "同样词元数时的留出集损失",
         "equal_tokens": "在 {tokens:,.0f} 词元处（两者都到达的最远处）：A {a:.3f}，B {b:.3f}"
-        "（**{winner}** 领先 {gap:.3f} nats；{points} 个记录点的平均）。",
+        "（**{winner}** 领先 {gap:.3f} nats；至多 {points} 个记录点的平均）。",
         "equal_time": "在 {time} 时：A {a:.3f}，B {b:.3f}（**{winner}** 领先 {gap:.3f} nats）。",
         "level": "持平",
         "compare_caption": "{stage}：A 与 B，按词元和按时间",
