@@ -24,6 +24,7 @@ _PAIRS = (
 )
 _GAIN, _PLAUSIBLE, _LOST = 0.25, 0.8, 0.1
 _STRANGE = (ch.RARE_HANZI, ch.LOST, ch.LETTER, ch.SYMBOL)
+_LATIN_END = 0x250
 _LONGEST = 4_000
 """Characters that are enough to find out which decoder it was."""
 
@@ -46,11 +47,12 @@ def plausible(text: str, *, traditional: bool = True) -> float:
     Counted are common hanzi (after conversion to simplified script), Chinese punctuation and kana.
     """
     kinds = ch.kinds()
+    text = text.encode("utf-8", "replace").decode()  # half a surrogate pair is nothing to opencc
     codes = ch.codes_of(_simplify()(text) if traditional else text)
     codes = codes[codes >= 0x80]
     found = kinds[codes]
-    # Boxes, arrows and formulas say nothing about decoders; the signs of Latin-1 do.
-    telling = (found != ch.SYMBOL) | (codes < 0x2000)
+    # Boxes, formulas and Greek say nothing about decoders; the signs of Latin-1 do.
+    telling = ((found != ch.SYMBOL) & (found != ch.LETTER)) | (codes < _LATIN_END)
     codes, found = codes[telling], found[telling]
     if not len(codes):
         return 1.0
@@ -81,17 +83,13 @@ def _reread(text: str, wrong: str, right: str) -> str | None:
     return read if read.count("\ufffd") <= _LOST * len(read) else None
 
 
-@cache
-def _is_strange() -> np.ndarray:
-    return np.isin(np.arange(ch.KINDS), _STRANGE)
-
-
 def odd_lines(page: Page) -> list[int]:
     """Return the numbers of the lines whose characters are mostly not ordinary Chinese."""
     if page.counts[list(_STRANGE)].sum() < 4:
         return []
     kinds, foreign = page.kinds, page.codes >= 0x80
-    strange = _is_strange()[kinds] & foreign & ((kinds != ch.SYMBOL) | (page.codes < 0x2000))
+    latin = foreign & (page.codes < _LATIN_END)
+    strange = (kinds == ch.RARE_HANZI) | (kinds == ch.LOST) | latin
     if int(strange.sum()) < 4:
         return []
     ends = np.flatnonzero(page.codes == 0x0A)

@@ -16,8 +16,8 @@ import zstandard
 from minimind.data.cleaning.config import Input
 from minimind.data.document import Document
 from minimind.data.formats import RowError, TextRow, parse_row
-from minimind.data.reader import Rejects, expand_paths, read_records
 from minimind.data.lines import Cursor
+from minimind.data.reader import Rejects, expand_paths, read_records
 from minimind.data.tables import as_json
 from minimind.errors import DataError, did_you_mean
 

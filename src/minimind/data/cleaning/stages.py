@@ -22,7 +22,14 @@ from minimind.data.cleaning.config import CleanConfig
 from minimind.data.cleaning.minhash import Signer
 from minimind.data.cleaning.page import Change, Drop, Page
 from minimind.data.cleaning.shards import (
-    Reading, Shard, document_of, jsonl_writer, read_shard, row_of, write_json, write_row,
+    Reading,
+    Shard,
+    document_of,
+    jsonl_writer,
+    read_shard,
+    row_of,
+    write_json,
+    write_row,
 )  # fmt: skip
 from minimind.data.cleaning.tally import Tally, change_row
 from minimind.data.document import Document
