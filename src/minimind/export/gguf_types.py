@@ -120,7 +120,8 @@ def to_ggml(values: np.ndarray, ggml_type: str) -> np.ndarray:
     kind = gguf.GGMLQuantizationType[ggml_type]
     if ggml_type in _WRITTEN_HERE:
         return gguf.quants.quantize(values, kind)
-    return llamacpp.quantise(values, int(kind))
+    rows = llamacpp.quantise(values.reshape(-1, values.shape[-1]), int(kind))
+    return rows.reshape(*values.shape[:-1], -1)
 
 
 def from_ggml(tensor: Any) -> np.ndarray:

@@ -96,6 +96,8 @@ def _check_config(model: Any, directory: Path) -> Check:
         model.config.save_pretrained(temp)
         theirs = json.loads((Path(temp) / "config.json").read_text(encoding="utf-8"))
     ours = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    if "num_local_experts" in theirs:  # 5's own name of what 4 and published files call as we do
+        theirs["num_experts"] = theirs.pop("num_local_experts")
     # It was read as fp32 whatever it is; the version is that of the writer.
     ignored = {"transformers_version", "dtype"}
     odd = sorted(

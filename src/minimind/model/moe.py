@@ -124,11 +124,22 @@ class Experts(nn.Module):
         pairs = sort_by_expert(chosen_NC, num_experts=self.num_experts)
         dtype = matrix_dtype(x_ND)
         x_SD = _Dispatch.apply(x_ND.to(dtype), pairs.token_S, pairs.slot_NC)
-        gate_SF = _grouped(x_SD, self.gate_proj, pairs.ends_E)
-        up_SF = _grouped(x_SD, self.up_proj, pairs.ends_E)
+        gate_SF, up_SF = self._gate_and_up(x_SD, pairs.ends_E)
         y_SD = _grouped(F.silu(gate_SF) * up_SF, self.down_proj, pairs.ends_E)
         out_ND = _Combine.apply(y_SD, weights_NC, pairs.token_S, pairs.slot_NC)
         return out_ND.to(dtype)
+
+    def _gate_and_up(self, x_SD: Tensor, ends_E: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both products; in training as one of twice the width, forward and backward.
+
+        Joining the weights copies them all, which autocast does anyway and many tokens repay; a
+        single token that is decoded would not.
+        """
+        if not torch.is_grad_enabled():
+            return _grouped(x_SD, self.gate_proj, ends_E), _grouped(x_SD, self.up_proj, ends_E)
+        joined = torch.cat((self.gate_proj.to(x_SD.dtype), self.up_proj.to(x_SD.dtype)), 1)
+        gate_SF, up_SF = grouped_product(x_SD, joined, ends_E).chunk(2, dim=-1)
+        return gate_SF, up_SF
 
     def _single(self, x_1D: Tensor, chosen_C: Tensor, weights_C: Tensor) -> Tensor:
         """Read the chosen experts only; see `layers.project` on why sums and not products."""
