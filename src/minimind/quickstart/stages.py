@@ -6,7 +6,7 @@ Nothing trains here: a stage does what the command that it prints does. What is 
     runs/quickstart/
       data/  tokenizer/  pretrain/  sft/  preferences.jsonl  dpo/
       settings.json  plan.json  spent.json  stages.json  eval.json
-      report.md  report.zh-CN.md  *.png
+      report.html  report.md  report.zh-CN.md  report-*.svg
 """
 
 from __future__ import annotations
