@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Callable, Mapping
 
 from minimind.eval.results import Measure, StageRecord
 from minimind.eval.statistics import Language, against_chance
-from minimind.report import training
-from minimind.report.blocks import Block, Bullets, Code, Figure, Heading, Paragraph, Table, quoted
+from minimind.report import record, training
+from minimind.report.blocks import Block, Bullets, Figure, Heading, Paragraph, Table, quoted
 from minimind.report.charts import BarPlot
 from minimind.report.scores import scores
 from minimind.report.wording import (
     ABILITIES,
-    COMMANDS,
     DETAILS,
     FIGURES,
     STAGE_LINES,
@@ -60,21 +58,21 @@ def stage_table(run: Run, say: Writer) -> list[Block]:
     header = tuple(say(key) for key in ("stage", "did", "time", "tokens", "figure", "before_after"))
     rows = [
         (
-            say.stage(record.name),
-            _done(record, say),
-            say.duration(record.seconds),
-            f"{record.tokens:,}" if record.tokens else "",
-            FIGURES[say.language].get(record.figure, record.figure),
-            _before_after(record),
+            say.stage(done.name),
+            _did(done, say),
+            say.duration(done.seconds),
+            f"{done.tokens:,}" if done.tokens else "",
+            FIGURES[say.language].get(done.figure, done.figure),
+            _before_after(done),
         )
-        for record in training.in_order(run)
+        for done in record.in_order(run)
     ]
-    total = sum(record.tokens for record in run.stages.stages)
+    total = sum(done.tokens for done in run.stages.stages)
     rows.append((say("total"), "", say.duration(run.stages.seconds), f"{total:,}", "", ""))
     return [Heading(say("stages")), Table(header, tuple(rows), frozenset({2, 3, 5}))]
 
 
-def _done(record: StageRecord, say: Writer) -> str:
+def _did(record: StageRecord, say: Writer) -> str:
     """Return what a stage did, with its most telling figures on a second line."""
     line = record.summary or STAGE_LINES[say.language].get(record.name, "")
     names = DETAILS[say.language]
@@ -249,7 +247,7 @@ def abilities(run: Run, say: Writer) -> list[Block]:
 
 def sources(run: Run, say: Writer) -> list[Block]:
     """The data ledger with licences."""
-    files = [block for t in run.trainings.values() for block in training.data_files(t, say)]
+    files = [block for t in run.trainings.values() for block in record.data_files(t, say)]
     if not run.ledger:
         return [Heading(say("data")), *files] if files else []
     header = tuple(
@@ -267,29 +265,6 @@ def sources(run: Run, say: Writer) -> list[Block]:
         ))  # fmt: skip
     table = Table(header, tuple(rows), frozenset({4, 5}))
     return [Heading(say("data")), Paragraph(say("data_text")), table, *files]
-
-
-def commands(run: Run, say: Writer) -> list[Block]:
-    """The exact commands to repeat it and to go on."""
-    names = COMMANDS[say.language]
-    listed = [(c, names.get(purpose, purpose)) for purpose, c in run.stages.commands.items()]
-    for one in run.trainings.values():
-        if not one.toml:
-            continue
-        at, again = shlex.quote(str(one.directory)), shlex.quote(f"{one.name}-again")
-        stage = say.stage(one.name)
-        listed.append((f"minimind train {at}/run.toml --name {again}", say("again", stage=stage)))
-        if run.kind != "quickstart":
-            listed.append((f"minimind train {at}/run.toml --resume", say("resume_it")))
-            verb = "generate" if one.settings.get("data", {}).get("kind") == "text" else "chat"
-            listed.append((f"minimind {verb} {at}", say("talk")))
-    if not listed:
-        return []
-    if "report" not in run.stages.commands:
-        where = shlex.quote(str(run.directory))
-        listed.append((f"minimind report {where}", say("make_report")))
-    lines = tuple(line for command, purpose in listed for line in (f"# {purpose}", command))
-    return [Heading(say("next")), Code(lines)]
 
 
 def missing(run: Run, say: Writer) -> list[Block]:
@@ -340,11 +315,11 @@ def report_blocks(run: Run, *, language: Language) -> list[Block]:
         *preferences(run, say),
         *scores(run, say),
         *samples(run, say),
-        *training.along(run, say),
+        *record.along(run, say),
         *(abilities(run, say) if run.kind == "quickstart" else []),
         *sources(run, say),
-        *training.cost(run, say),
-        *training.settings(run, say),
-        *commands(run, say),
+        *record.cost(run, say),
+        *record.settings(run, say),
+        *record.commands(run, say),
         *missing(run, say),
     ]

@@ -175,7 +175,9 @@ def _lines(plot: LinePlot) -> tuple[str, float, dict[str, object]]:
     x0, x1 = (0.0 if plot.x_unit else min(xs)), max(xs)
     x1 = x1 if x1 > x0 else x0 + 1
     y_ticks = nice_ticks(0.0 if plot.zero else min(ys), max(ys))
-    x_ticks = [t for t in nice_ticks(x0, x1) if x0 <= t <= x1 * (1 + 1e-9)]
+    unit = 1 if plot.x_unit != "seconds" else 3600 if x1 >= 10_800 else 60 if x1 >= 180 else 1
+    x_ticks = [t * unit for t in nice_ticks(x0 / unit, x1 / unit)]
+    x_ticks = [t for t in x_ticks if x0 <= t <= x1 * (1 + 1e-9)]
     y0, y1 = y_ticks[0], y_ticks[-1]
     right = WIDTH - RIGHT
 
