@@ -32,7 +32,7 @@ from minimind.export.gguf_metadata import (
     write_metadata,
 )
 from minimind.export.gguf_types import FILE_TYPES, file_type, needs_quantiser, tensor_type, to_ggml
-from minimind.export.loading import Source, read_source
+from minimind.export.loading import Source, read_source, refuse_eyes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +76,7 @@ def export_gguf(
     if verify or needs_quantiser(type):
         llamacpp.library()  # missing: say so before the work
     source = read_source(checkpoint)
+    refuse_eyes(source, format="GGUF")
     refuse_inexpressible(source.model.config, source.tokenizer)
     with whole_or_nothing(out, force=force) as temp:
         written = write_gguf(

@@ -66,6 +66,10 @@ def export_hf(
             require("peft", extra="reference")
     progress("reading", 0, 1)
     source = read_source(checkpoint, keep_adapter=keep_adapter)
+    if source.model.config.vision is not None:
+        return _export_llava(
+            source, out, dtype=dtype, verify=verify, force=force, progress=progress
+        )
     with whole_or_nothing(out, force=force) as temp:
         temp.mkdir()
         progress("writing", 0, 1)
@@ -92,6 +96,28 @@ def export_hf(
         checks=checks,
         notes=notes,
     )
+
+
+def _export_llava(
+    source: Source, out: Path, *, dtype: str, verify: bool, force: bool, progress: Progress
+) -> Summary:
+    """Write a model that sees; transformers is needed to write it, not only to check."""
+    from minimind.export import llava
+
+    llava.check_source(source)
+    with whole_or_nothing(out, force=force) as temp:
+        temp.mkdir()
+        progress("writing", 0, 1)
+        parameters = llava.write(source, temp, dtype=DTYPES[dtype])
+        progress("verifying", 0, 1)
+        checks = llava.verify(source, temp) if verify else ()
+        require_all(checks, target=out)
+        files = tuple(sorted(path.name for path in temp.iterdir()))
+    return Summary(
+        path=str(out), format="hf llava", dtype=dtype, tensors=len(source.model.state_dict()),
+        parameters=parameters, bytes=size_of(out), files=files, checks=checks,
+        notes=("transformers' LLaVA: image encoder, projector and language model together",),
+    )  # fmt: skip
 
 
 def rounded(source: Source, dtype: str) -> dict[str, Tensor]:

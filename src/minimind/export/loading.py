@@ -49,6 +49,19 @@ class Source:
         return self.run_directory.resolve().name
 
 
+def refuse_eyes(source: Source, *, format: str) -> None:
+    """Refuse a model that sees where a format holds language models only.
+
+    Raises:
+        ExportError: says what can be exported instead.
+    """
+    if source.model.config.vision is not None:
+        raise ExportError(
+            f"{source.directory} sees images, and a {format} export would lose its projector: "
+            "export the checkpoint that it was given eyes from, or use `minimind export hf`"
+        )
+
+
 def read_source(path: str | Path, *, keep_adapter: bool = False) -> Source:
     """Read a checkpoint whole and check it; adapters are merged unless they are to be kept.
 

@@ -19,7 +19,7 @@ from minimind.export.common import (
     size_of,
     whole_or_nothing,
 )
-from minimind.export.loading import read_source
+from minimind.export.loading import read_source, refuse_eyes
 from minimind.export.onnx_files import FILES, write_files
 from minimind.export.onnx_graph import OPSET, check_exportable, onnx_model
 from minimind.export.onnx_quantize import quantize
@@ -68,6 +68,7 @@ def export_onnx(
     with whole_or_nothing(target, force=force) as directory:
         steps.begin("read the checkpoint")
         source = read_source(path)
+        refuse_eyes(source, format="ONNX")
         model, tokenizer = source.model, source.tokenizer
         check_exportable(model)
         _check_size(model, dtypes)

@@ -106,7 +106,7 @@ async def _read_what_fits(
 
 
 async def _read_once(
-    server: Server, turn: Turn, messages: list[dict[str, str]], options: dict[str, Any]
+    server: Server, turn: Turn, messages: list[dict[str, Any]], options: dict[str, Any]
 ) -> None:
     started = time.perf_counter()
     pieces = server.chat(turn.model, messages, options)

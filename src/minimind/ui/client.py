@@ -39,11 +39,12 @@ class ServerError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A model that requests can name; `parent` is the base of an adapter."""
+    """A model that requests can name; `parent` is the base of an adapter; `sees`: reads images."""
 
     id: str
     context: int | None = None
     parent: str | None = None
+    sees: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,7 @@ class Server:
                 raise ServerError("foreign", f"{self.url}/models: no list of models") from error
 
     async def chat(
-        self, model: str, messages: Sequence[Mapping[str, str]], options: Mapping[str, Any]
+        self, model: str, messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
     ) -> AsyncGenerator[Piece, None]:
         """Stream an answer. Closing the iterator closes the connection, which ends the answer.
 
@@ -201,6 +202,7 @@ def _model(card: dict[str, Any]) -> Model:
         id=str(card["id"]),
         context=context if isinstance(context, int) and context > 0 else None,
         parent=str(parent) if parent else None,
+        sees="image" in (card.get("input_modalities") or ()),
     )
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minimind.ui.client import ServerError, Token
+from minimind.ui.images import Attached
 from minimind.ui.words import Language, word
 
-Message = dict[str, str]
+Message = dict[str, Any]
 
 
 @dataclass(kw_only=True)
@@ -21,6 +22,7 @@ class Turn:
 
     Attributes:
         user: the message.
+        image: what it shows.
         answer: its text.
         tokens: of the answer; empty where the server gives none.
         model: which one answered.
@@ -35,6 +37,7 @@ class Turn:
     """
 
     user: str
+    image: Attached | None = None
     answer: str = ""
     tokens: list[Token] = field(default_factory=list)
     model: str = ""
@@ -62,6 +65,8 @@ class Conversation:
         reading: the answer that is being read; cancelling it closes the connection.
         status: what the status line said last about the server.
         models: ids and names that the choice of models has.
+        sees: whether the chosen model reads images.
+        image: goes with the next message.
     """
 
     turns: list[Turn] = field(default_factory=list)
@@ -70,6 +75,8 @@ class Conversation:
     reading: asyncio.Task[None] | None = None
     status: str = ""
     models: tuple[tuple[str, str], ...] = ()
+    sees: bool = False
+    image: Attached | None = None
 
     @property
     def busy(self) -> bool:
@@ -84,12 +91,22 @@ class Conversation:
 
 def messages_of(turns: Sequence[Turn], *, system: str = "") -> list[Message]:
     """Return turns in OpenAI's shape; an answer that never came is left out."""
-    messages = [{"role": "system", "content": system}] if system.strip() else []
+    messages: list[Message] = []
+    if system.strip():
+        messages.append({"role": "system", "content": system})
     for turn in turns:
-        messages.append({"role": "user", "content": turn.user})
+        messages.append({"role": "user", "content": _said(turn)})
         if turn.answer:
             messages.append({"role": "assistant", "content": turn.answer})
     return messages
+
+
+def _said(turn: Turn) -> str | list[dict[str, Any]]:
+    """Return what the user said as OpenAI's clients send it."""
+    if turn.image is None:
+        return turn.user
+    shown = {"type": "image_url", "image_url": {"url": turn.image.uri}}
+    return [shown, {"type": "text", "text": turn.user}]
 
 
 def explained(error: ServerError, language: Language, *, url: str) -> str:
@@ -101,6 +118,8 @@ def shown(turns: Sequence[Turn], language: Language, *, url: str) -> list[dict[s
     """Return turns as the chatbot takes them: an error stands where the answer would."""
     messages: list[dict[str, Any]] = []
     for turn in turns:
+        if turn.image is not None:
+            messages.append({"role": "user", "content": {"path": turn.image.path}})
         messages.append({"role": "user", "content": harmless(turn.user)})
         running = turn.finish is None and turn.error is None
         if turn.answer or running:
@@ -143,7 +162,10 @@ def to_markdown(conversation: Conversation) -> str:
     if conversation.system.strip():
         parts += [f"## {word('system', language)}", conversation.system.strip()]
     for turn in conversation.turns:
-        parts += [f"## {word('user', language)}", turn.user]
+        parts += [f"## {word('user', language)}"]
+        if turn.image is not None:
+            parts += [f"[{turn.image.name}]"]
+        parts += [turn.user]
         if turn.answer or turn.error:
             model = f" · {turn.model}" if turn.model else ""
             parts += [f"## {word('assistant', language)}{model}"]

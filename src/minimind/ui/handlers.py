@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from minimind.errors import DataError
 from minimind.ui import models as models_of
 from minimind.ui.answering import Sampling, answer
 from minimind.ui.client import Server, ServerError
@@ -21,6 +22,7 @@ from minimind.ui.conversation import (
     to_json,
     to_markdown,
 )
+from minimind.ui.images import attach
 from minimind.ui.page import Page
 from minimind.ui.tokens import nothing, render
 from minimind.ui.words import language_of, word
@@ -86,7 +88,7 @@ class Handlers:
         self._attach_answers(page)
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         held = [page.conversation]
-        seen = [page.model, page.status, page.max_tokens, page.timer]
+        seen = [page.model, page.status, page.max_tokens, page.timer, page.image]
         page.stop.click(self.stop, held, queue=False, **quiet)
         page.clear.click(
             self.clear, held, [page.chat, page.figures, page.tokens, page.message], **quiet
@@ -98,9 +100,10 @@ class Handlers:
         words = list(dict.fromkeys(words))
         look = [*held, page.model, page.max_tokens]
         page.other_language.click(self.switch, look, words, **quiet)
+        page.image.upload(self.attach_image, [page.image, *held], [page.figures], **quiet)
         page.timer.tick(self.look, look, seen, concurrency_limit=None, **quiet)
         page.reload.click(self.look, look, seen, **quiet)
-        page.model.change(self.chosen, look, [page.max_tokens, page.status], **quiet)
+        page.model.change(self.chosen, look, [page.max_tokens, page.status, page.image], **quiet)
         blocks = gr.context.Context.root_block  # pyright: ignore
         blocks.load(self.opened, look, words, **quiet)
         blocks.unload(self.closed)
@@ -129,9 +132,9 @@ class Handlers:
             yield {self.page.send: gr.skip()}
             return
         self.open[request.session_hash or ""] = conversation
-        async for updates in self._answer(
-            conversation, Turn(user=text, model=model or ""), system, controls
-        ):
+        image, conversation.image = conversation.image, None
+        turn = Turn(user=text, image=image, model=model or "")
+        async for updates in self._answer(conversation, turn, system, controls):
             yield updates
 
     async def suggested(
@@ -153,7 +156,7 @@ class Handlers:
             return
         self.open[request.session_hash or ""] = conversation
         before = conversation.turns[-1]
-        turn = Turn(user=before.user, model=model or "")
+        turn = Turn(user=before.user, image=before.image, model=model or "")
         async for updates in self._answer(conversation, turn, system, controls, replaced=before):
             yield updates
 
@@ -195,6 +198,17 @@ class Handlers:
         tokens = conversation.turns[-1].tokens
         return render(tokens, language) if tokens else nothing("no_logprobs", language)
 
+    def attach_image(self, path: str | None, conversation: Conversation) -> str:
+        """Take an image for the next message, or say why not."""
+        language = conversation.language
+        if path is None:
+            return ""
+        try:
+            conversation.image = attach(path)
+        except DataError as error:
+            return _line(word("bad_image", language, message=str(error)))
+        return _line(word("attached", language, name=conversation.image.name))
+
     def stop(self, conversation: Conversation) -> None:
         """End the answer that is coming; the rest of the page follows from its end."""
         conversation.stop()
@@ -203,6 +217,7 @@ class Handlers:
         """Begin anew."""
         conversation.stop()
         conversation.turns.clear()
+        conversation.image = None
         return [], "", self._tokens(conversation), gr.skip()
 
     def as_json(self, conversation: Conversation) -> str:
@@ -240,7 +255,7 @@ class Handlers:
         if turn and not conversation.busy:
             updates |= self._view(conversation)
             updates[self.page.figures] = _line(figures(turn, language))
-        conversation.status, conversation.models = "", ()
+        conversation.status, conversation.models, conversation.sees = "", (), False
         for component, update in (await self.look(conversation, model, length)).items():
             before = updates.get(component)
             if isinstance(before, dict) and isinstance(update, dict):
@@ -266,6 +281,7 @@ class Handlers:
         updates = self._status(
             conversation, models_of.about(models, value, language, url=self.server.url)
         )
+        updates |= self._eyes(conversation, models_of.sees(models, value))
         if choices != conversation.models or value != model:
             conversation.models = choices
             updates[page.model] = gr.update(choices=list(choices), value=value)
@@ -280,7 +296,17 @@ class Handlers:
             return {self.page.status: gr.skip()}  # the next look says it
         about = models_of.about(models, model, conversation.language, url=self.server.url)
         limit = self._limit(models_of.longest(models, model), length)
-        return self._status(conversation, about) | limit
+        eyes = self._eyes(conversation, models_of.sees(models, model))
+        return self._status(conversation, about) | limit | eyes
+
+    def _eyes(self, conversation: Conversation, sees: bool) -> Updates:
+        """Show the button for images to models that read them."""
+        if conversation.sees == sees:
+            return {}
+        conversation.sees = sees
+        if not sees:
+            conversation.image = None
+        return {self.page.image: gr.update(visible=sees)}
 
     def _limit(self, longest: int, length: float) -> Updates:
         return {self.page.max_tokens: gr.update(maximum=longest, value=min(length, longest))}

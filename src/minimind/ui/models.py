@@ -30,6 +30,11 @@ def about(models: Sequence[Model], chosen: str | None, language: Language, *, ur
     return word("ready_context", language, url=url, context=context)
 
 
+def sees(models: Sequence[Model], chosen: str | None) -> bool:
+    """Tell whether the chosen model reads images."""
+    return any(model.sees for model in models if model.id == chosen)
+
+
 def longest(models: Sequence[Model], chosen: str | None) -> int:
     """Return how many tokens an answer can have at most."""
     return _context(models, chosen) or LONGEST_ANSWER

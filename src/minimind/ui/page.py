@@ -55,6 +55,7 @@ class Page:
     tab_tokens: gr.Tab
     chat: gr.Chatbot
     message: gr.Textbox
+    image: gr.UploadButton
     send: gr.Button
     stop: gr.Button
     figures: gr.HTML
@@ -96,6 +97,7 @@ class Page:
         buttons = ("other_language", "send", "stop", "again", "clear", "save_json", "save_markdown",
                    "reload")  # fmt: skip
         updates |= {getattr(self, name): gr.update(value=word(name, language)) for name in buttons}
+        updates[self.image] = gr.update(label=word("image", language))
         for name in ("tab_chat", "tab_tokens", "model", "sampling", "max_tokens"):
             updates[getattr(self, name)] = gr.update(label=word(name, language))
         return updates | {
@@ -181,6 +183,10 @@ def _talk(language: Language) -> dict[str, Any]:
         parts["message"] = gr.Textbox(
             show_label=False, container=False, lines=1, max_lines=8, scale=8, autofocus=True,
             placeholder=word("message", language), elem_id="message",
+        )  # fmt: skip
+        parts["image"] = gr.UploadButton(
+            word("image", language), file_types=["image"], type="filepath", scale=0, min_width=84,
+            visible=False, elem_id="image",
         )  # fmt: skip
         parts["send"] = gr.Button(
             word("send", language), variant="primary", scale=1, min_width=90, elem_id="send"
