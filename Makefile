@@ -1,5 +1,6 @@
 # Each target sets up all that it needs, then does its job. Needs Python 3.11+ and make, nothing else.
 #   make quickstart        from raw text to a chat with your own model (about 12 minutes on 2 cores)
+#   make speedrun          the same at 64M on one GPU, in two hours (SPEEDRUN_FLAGS='--budget 30m')
 #   make test              the tests that a change must pass
 #   make test-slow         the tests that take minutes
 #   make lint              format, lint, types, import contracts
@@ -10,16 +11,17 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints-cpu.txt
 PIP_FLAGS ?=
 QUICKSTART_FLAGS ?=
+SPEEDRUN_FLAGS ?=
 WORKERS ?= 2
 
 bin := $(VENV)/bin
 pip = $(bin)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) $(PIP_FLAGS)
 
-.PHONY: quickstart test test-slow lint clean
+.PHONY: quickstart speedrun test test-slow lint clean
 .DEFAULT_GOAL := help
 .PHONY: help
 help:
-	@sed -n '2,6s/^# \{0,1\}//p' Makefile
+	@sed -n '2,7s/^# \{0,1\}//p' Makefile
 
 $(bin)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -40,6 +42,9 @@ $(VENV)/.dev-installed: pyproject.toml $(CONSTRAINTS) | $(bin)/python
 
 quickstart: $(VENV)/.run-installed
 	@$(bin)/minimind quickstart $(QUICKSTART_FLAGS)
+
+speedrun: $(VENV)/.run-installed
+	@$(bin)/minimind speedrun $(SPEEDRUN_FLAGS)
 
 test: $(VENV)/.dev-installed
 	@$(bin)/python -m pytest -n $(WORKERS) -m "not slow"

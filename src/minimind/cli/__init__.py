@@ -17,6 +17,7 @@ VERBS = {
     "doctor": "check this machine, time real training steps, estimate time and cost",
     "params": "parameters, FLOPs per token and memory of a model preset",
     "tokenizer": "train | show | encode | report",
+    "speedrun": "the same at full size on one GPU in a budget of time (two hours)",
     "data": "list | fetch | build | preview | preferences: licensed sources, rows for each stage",
     "train": "run a stage: pretrain, sft, dpo, lora, distill, or your own TOML",
     "chat": "talk to a checkpoint in the terminal",
@@ -32,7 +33,7 @@ VERBS = {
     "import": "bring in another maker's model: Qwen3, Qwen2, Llama shapes; Hugging Face or GGUF",
 }
 
-TRAINS = {"train", "quickstart", "doctor"}
+TRAINS = {"train", "quickstart", "speedrun", "doctor"}
 """These run training steps, which huge pages make faster on a CPU."""
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130

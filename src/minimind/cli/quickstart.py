@@ -52,8 +52,7 @@ class Args:
 def main(argv: list[str]) -> int | None:
     """Run `minimind quickstart`; 130 when a signal ended it."""
     args = tyro.cli(Args, args=argv, prog="minimind quickstart")
-    from minimind.quickstart.stages import Quickstart, QuickstartConfig
-    from minimind.quickstart.words import HONEST
+    from minimind.quickstart.stages import QuickstartConfig
 
     config = QuickstartConfig(
         out=args.out,
@@ -63,10 +62,18 @@ def main(argv: list[str]) -> int | None:
         vocab_size=args.vocab_size,
         seed=args.seed,
         steps=args.steps,
-        language=_language(args.language),
+        language=choose_language(args.language),
     )
     if args.fresh:
-        _delete(config)
+        delete_earlier(config.out)
+    return run_stages(config, chat=args.chat)
+
+
+def run_stages(config: QuickstartConfig, *, chat: Literal["auto", "yes", "no"]) -> int | None:
+    """Do every stage, write the report, and open the chat; 130 when a signal ended it."""
+    from minimind.quickstart.stages import Quickstart
+    from minimind.quickstart.words import HONEST
+
     console = Console()
     try:
         done = Quickstart(config, console).run()
@@ -81,24 +88,25 @@ def main(argv: list[str]) -> int | None:
     print_report(read_run(config.out), console, language=config.language)
     console.print(f"\n{', '.join(map(str, written))}", highlight=False, soft_wrap=True)
     console.print(f"\n{HONEST[config.language]}", style="italic", highlight=False)
-    if args.chat == "yes" or (args.chat == "auto" and sys.stdin.isatty() and sys.stdout.isatty()):
-        from minimind.cli import chat
+    if chat == "yes" or (chat == "auto" and sys.stdin.isatty() and sys.stdout.isatty()):
+        from minimind.cli import chat as chat_verb
 
-        return chat.main([str(config.out / "dpo")])
+        return chat_verb.main([str(config.out / "dpo")])
     console.print(f"chat with it: minimind chat {config.out / 'dpo'}", highlight=False)
     return None
 
 
-def _language(wish: str) -> Literal["zh", "en"]:
+def choose_language(wish: str) -> Literal["zh", "en"]:
+    """Return the language that was asked for; `auto` is Chinese where the locale is."""
     if wish == "auto":
         name = locale.setlocale(locale.LC_CTYPE, "") or ""
         return "zh" if name.lower().startswith(("zh", "chinese")) else "en"
     return "zh" if wish == "zh" else "en"
 
 
-def _delete(config: QuickstartConfig) -> None:
+def delete_earlier(out: Path) -> None:
     """Delete an earlier quickstart, its folder and all: only it can have been made there."""
-    if config.out.exists() and any(config.out.iterdir()):
-        if not (config.out / "settings.json").exists():
-            raise ConfigError(f"--fresh: {config.out} is not a quickstart; it is left as it is")
-        shutil.rmtree(config.out)
+    if out.exists() and any(out.iterdir()):
+        if not (out / "settings.json").exists():
+            raise ConfigError(f"--fresh: {out} is not a quickstart; it is left as it is")
+        shutil.rmtree(out)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from minimind import checkpoint
+from minimind.config import TrainConfig
 from minimind.data.document import is_held_out
 from minimind.eval import held_out
 from minimind.eval.answers import answer_loss, preference_measures, solved_share
@@ -22,8 +24,12 @@ from minimind.model import CausalLM
 from minimind.quickstart.stages import QUESTIONS_HELD_OUT, TEXT_HELD_OUT
 from minimind.quickstart.words import CONTINUATIONS, QUESTIONS
 from minimind.tokenizer import Tokenizer
-from minimind.train.device import has_fast_bf16
+from minimind.train.device import has_fast_bf16, pick_device
 from minimind.train.preferences import read_problems
+
+DOCUMENTS = 1000
+"""Held-out documents of bits per byte, at most: the interval is then narrower than any difference
+that matters, and a corpus of hundreds of thousands doesn't take hours."""
 
 CONVERSATIONS = 300
 """Held-out conversations of the answer loss: its interval is then about 5 % of it."""
@@ -86,25 +92,34 @@ def _read(out: Path, seed: int) -> HeldOut:
         [str(out / "data/sft.jsonl")], share=QUESTIONS_HELD_OUT, limit=CONVERSATIONS, seed=seed
     )
     return HeldOut(
-        text=held_out.split_text([str(out / "data/pretrain")], share=TEXT_HELD_OUT),
+        text=_at_most(held_out.split_text([str(out / "data/pretrain")], share=TEXT_HELD_OUT), seed),
         conversations=conversations,
         kinds=kinds,
         pairs=held_out.pairs([str(out / "preferences.jsonl")], share=QUESTIONS_HELD_OUT),
     )
 
 
+def _at_most(text: held_out.TextSplit, seed: int) -> held_out.TextSplit:
+    """Return the split with a seeded draw of `DOCUMENTS` of what was held out."""
+    if len(text.held_out) <= DOCUMENTS:
+        return text
+    return replace(text, held_out=random.Random(seed).sample(text.held_out, DOCUMENTS))
+
+
 def _models(out: Path, seed: int) -> tuple[dict[str, CausalLM], Tokenizer]:
     """Return the model of every stage; `start` is the random one that pretraining began with."""
-    trained, tokenizer = checkpoint.load(out / "pretrain")
+    device = pick_device(TrainConfig())
+    trained, tokenizer = checkpoint.load(out / "pretrain", device=device)
     torch.manual_seed(seed)
-    models = {"start": CausalLM(trained.config).eval(), "pretrain": trained}
+    start = CausalLM(trained.config).to(device).eval()
+    models = {"start": start, "pretrain": trained}
     for stage in ("sft", "dpo"):
-        models[stage], _ = checkpoint.load(out / stage)
+        models[stage], _ = checkpoint.load(out / stage, device=device)
     return models, tokenizer
 
 
 def _precision() -> Literal["fp32", "bf16"]:
-    return "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"
+    return "bf16" if has_fast_bf16(pick_device(TrainConfig())) else "fp32"
 
 
 def _language(model: CausalLM, tokenizer: Tokenizer, data: HeldOut) -> dict[str, Measure]:

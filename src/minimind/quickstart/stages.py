@@ -15,7 +15,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,22 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from minimind.config import RunConfig, TrainConfig
 from minimind.errors import ConfigError
 from minimind.eval.results import Evaluation, StageRecord, Stages, read_json, write_json
 from minimind.quickstart.words import WHY, Language
 
-SHARE = {"pretrain": 0.58, "sft": 0.16, "preferences": 0.07, "dpo": 0.06, "evaluation": 0.13}
+Shares = Mapping[str, float]
+
+SHARE: Shares = {
+    "pretrain": 0.58, "sft": 0.16, "preferences": 0.07, "dpo": 0.06, "evaluation": 0.13,
+}  # fmt: skip
 """Shares of the minutes that are left after data, tokenizer and plan."""
+
+LONG_SHARE: Shares = {
+    "pretrain": 0.84, "sft": 0.07, "preferences": 0.03, "dpo": 0.02, "evaluation": 0.04,
+}  # fmt: skip
+"""The same of a run of hours: instructions and preferences are few, and are soon read."""
 
 PROBLEMS_PER_SECOND = 10.0
 """Problems that `nano` answers twice in a second on 2 CPU cores (docs/LOG.md)."""
@@ -52,6 +62,9 @@ class QuickstartConfig:
         out: the folder of everything.
         minutes: wall-clock of all stages together, installation not included.
         model: the preset of the model's size.
+        layers: further presets that pretraining is laid with.
+        tokenizer: one to use instead of training one; `default` is the package's.
+        shares: of the minutes, for each stage.
         sources: what `minimind data build --sources` is asked for.
         vocab_size: tokens of the tokenizer; the model's is set to it.
         seed: of every random choice.
@@ -62,6 +75,9 @@ class QuickstartConfig:
     out: Path = Path("runs/quickstart")
     minutes: float = 11.0
     model: str = "nano"
+    layers: tuple[str, ...] = ()
+    tokenizer: str | None = None
+    shares: Shares = field(default_factory=lambda: SHARE)
     sources: str = "embedded"
     vocab_size: int = 6144
     seed: int = 42
@@ -78,7 +94,9 @@ class QuickstartConfig:
     def identity(self) -> dict[str, Any]:
         """Return what must stay the same for a quickstart to be continued."""
         plain = asdict(self)
-        return {key: plain[key] for key in ("model", "sources", "vocab_size", "seed", "steps")}
+        names = ["model", "sources", "vocab_size", "seed", "steps"]
+        names += ["tokenizer"] if self.tokenizer else []
+        return {key: plain[key] for key in names}
 
 
 class Quickstart:
@@ -151,8 +169,12 @@ class Quickstart:
 
     def _tokenizer(self) -> StageRecord:
         from minimind.eval.held_out import split_text
-        from minimind.tokenizer import train_tokenizer
+        from minimind.tokenizer import Tokenizer, train_tokenizer
 
+        if self.config.tokenizer is not None:
+            tokenizer = Tokenizer.load(self.config.tokenizer)
+            tokenizer.save(self._at("tokenizer"))
+            return self._done("tokenizer", {"vocabulary": tokenizer.vocab_size})
         self._command(
             "tokenizer", "train", self._at("data/pretrain"),
             "--vocab-size", self.config.vocab_size, "--out", self._at("tokenizer"),
@@ -177,9 +199,10 @@ class Quickstart:
         if self.config.steps is None:
             rate, step_seconds = self._measured()
             left = max(30.0, self.config.minutes * 60 - self._spent_so_far())
-            steps = max(20, int(left * SHARE["pretrain"] / step_seconds))
-            sft_steps = max(10, int(left * SHARE["sft"] / step_seconds))
-            problems = max(120, int(left * SHARE["preferences"] * PROBLEMS_PER_SECOND))
+            share = self.config.shares
+            steps = max(20, int(left * share["pretrain"] / step_seconds))
+            sft_steps = max(10, int(left * share["sft"] / step_seconds))
+            problems = max(120, int(left * share["preferences"] * PROBLEMS_PER_SECOND))
         else:
             rate, steps, sft_steps, problems = 0, self.config.steps, self.config.steps, 120
         details = {
@@ -193,7 +216,7 @@ class Quickstart:
 
     def _pretrain(self) -> StageRecord | None:
         steps = read_json(self._at("plan.json"))["pretrain steps"]
-        return self._train("pretrain", ("pretrain", self.config.model), [
+        return self._train("pretrain", ("pretrain", self.config.model, *self.config.layers), [
             *self._pretrain_flags(), "--train.steps", steps,
         ])  # fmt: skip
 
@@ -204,13 +227,13 @@ class Quickstart:
             "--data.train", self._at("data/sft.jsonl"), self._at("data/self.jsonl"),
             "--data.weights", *SFT_WEIGHTS,
             "--data.validation-share", QUESTIONS_HELD_OUT,
-            # As many tokens a step as in pretraining: rows are 512 long here, 256 there.
-            "--train.batch-rows", 8,
+            *self._sft_rows(),
             "--train.steps", steps,
         ])  # fmt: skip
 
     def _preferences(self) -> StageRecord:
         from minimind import checkpoint
+        from minimind.train.device import pick_device
         from minimind.train.preferences import (
             PreferenceConfig,
             make_preferences,
@@ -233,7 +256,7 @@ class Quickstart:
             "--max-new-tokens", settings.max_new_tokens, "--seed", self.config.seed,
             "--held-out-share", QUESTIONS_HELD_OUT,
         )  # fmt: skip
-        model, tokenizer = checkpoint.load(self._at("sft"))
+        model, tokenizer = checkpoint.load(self._at("sft"), device=pick_device(TrainConfig()))
         problems, _ = read_problems(self._at("data/problems.jsonl"))
         with self._progress("answers", total=min(limit, len(problems)) * settings.samples) as go:
             made = make_preferences(
@@ -283,8 +306,30 @@ class Quickstart:
             figure="training loss", before=lines[0]["loss"], after=last["loss"],
         )  # fmt: skip
 
+    def _sft_rows(self) -> list[object]:
+        """As many tokens a step as in pretraining, where the plan's seconds a step come from.
+
+        Rows are 512 long here, 256 there; a larger model's steps are those of its micro-batches.
+        """
+        if self.config.model == "nano":
+            return ["--train.batch-rows", 8]
+        config = self._run_config()
+        rows = config.train.micro_batch_rows
+        return ["--train.batch-rows", config.train.batch_rows, "--train.micro-batch-rows", rows]
+
+    def _run_config(self, *flags: object) -> RunConfig:
+        """Return the settings of pretraining, with a micro-batch that fits the device."""
+        from minimind.settings import load_run_config
+        from minimind.train.fit import fitted
+
+        layers = ["pretrain", self.config.model, *self.config.layers]
+        return fitted(load_run_config(layers, list(map(str, flags))))
+
     def _pretrain_flags(self) -> list[object]:
+        train = self._run_config().train
         return [
+            "--train.micro-batch-rows", train.micro_batch_rows,
+            "--train.gradient-checkpointing", train.gradient_checkpointing,
             "--model.vocab-size", self.config.vocab_size,
             "--init.tokenizer", self._at("tokenizer"),
             "--data.train", self._at("data/pretrain"),
@@ -303,7 +348,8 @@ class Quickstart:
         shutil.rmtree(trial, ignore_errors=True)
         flags = [*self._pretrain_flags(), "--train.steps", 14, "--log.every", 1,
                  "--log.validate-rows", 16, "--name", trial.name, "--out", self.out]  # fmt: skip
-        config = load_run_config(["pretrain", self.config.model], list(map(str, flags)))
+        layers = ["pretrain", self.config.model, *self.config.layers]
+        config = load_run_config(layers, list(map(str, flags)))
         result = run(config, console=Console(quiet=True))
         if result.stopped_by is not None:
             raise KeyboardInterrupt
@@ -335,7 +381,6 @@ class Quickstart:
     def _described(self) -> Stages:
         import torch
 
-        from minimind.config import TrainConfig
         from minimind.doctor.checks import usable_cores
         from minimind.model.accounting import count_parameters
         from minimind.settings import load_model_config
