@@ -113,7 +113,7 @@ PII: dict[str, tuple[Callable[[random.Random], tuple[str, str]], Callable[[rando
     "account": (lambda r: (f"加我的微信号{(v := r.choice(NAMES) + '_' + digits(r, 4))}聊聊。", v),
                 lambda r: f"微信在{r.randint(2011, 2020)}年有了{r.randint(2, 9)}个新功能。"),
 }  # fmt: skip
-NAMES = ("zhangwei", "lihong", "wang.fang", "chenjie", "liuyang")
+NAMES = ("zhangwei", "lihong", "wangfang", "chenjie", "liuyang")
 HOSTS = ("163.com", "qq.com", "example.com.cn", "gmail.com", "mail.tsinghua.edu.cn")
 
 
@@ -267,6 +267,11 @@ MOJIBAKE = (("utf-8", "latin-1"), ("utf-8", "cp1252"), ("utf-8", "gb18030"), ("g
             ("big5", "gb18030"), ("gb18030", "big5"))  # fmt: skip
 
 
+def as_browsers_read(data: bytes) -> str:
+    """Decode cp1252; the five bytes that it leaves out become control characters."""
+    return "".join(bytes((b,)).decode("cp1252", "ignore") or chr(b) for b in data)
+
+
 def mojibake_results(texts: list[str], rules: Rules) -> Iterator[Result]:
     import opencc
 
@@ -279,8 +284,9 @@ def mojibake_results(texts: list[str], rules: Rules) -> Iterator[Result]:
         planted = repaired = caught = 0
         for text in texts[:half]:
             source = traditional(text) if right == "big5" else text
-            spoilt = source.encode(right, "ignore").decode(wrong, "replace")
-            outcome, clean_text = run(spoilt, rules), run(text, rules).page.text
+            data = source.encode(right, "ignore")
+            spoilt = as_browsers_read(data) if wrong == "cp1252" else data.decode(wrong, "replace")
+            outcome, clean_text = run(spoilt, rules), run(data.decode(right), rules).page.text
             planted += 1
             good = similar(outcome.page.text, clean_text) >= 0.95
             repaired += good and outcome.drop is None

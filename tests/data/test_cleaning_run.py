@@ -107,7 +107,7 @@ def test_two_processes_and_cut_files_give_the_same_documents(tmp_path, monkeypat
     report = clean_corpus(config(tmp_path, *files, out="two", workers=2))
     assert rows_of(tmp_path / "out" / "data") == rows_of(tmp_path / "two" / "data")
     assert report == json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
-    big = write(tmp_path / "big.jsonl", ({"text": prose(n, 60)} for n in range(260)))
+    big = write(tmp_path / "big.jsonl", ({"text": prose(n, 60)} for n in range(450)))
     pieces = plan(Input(paths=(str(big),), shard_mb=1))
     assert len(pieces) > 1
     whole = clean_corpus(config(tmp_path, big, out="whole", lines=Lines(on=False)))

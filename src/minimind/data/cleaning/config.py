@@ -105,7 +105,7 @@ class Duplicates:
     exact: bool = True
     near: bool = True
     n: int = 4
-    threshold: float = 0.6
+    threshold: float = 0.5
     permutations: int = 128
     bands: int = 32
     minimum: int = 40

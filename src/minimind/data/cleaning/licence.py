@@ -45,8 +45,9 @@ _BARE = re.compile(r"\bCC[- ](BY(?:[- ](?:NC|ND|SA)){0,2})(?:[- ]?[1-4]\.0)?\b")
 _LABEL = re.compile(r"(?:许可|授权|协议|版权|声明|licen[sc]e|©)[^\n]{0,20}\Z", re.I)
 _FORBIDDEN = re.compile(
     r"未经[^。\n]{0,12}?(?:许可|授权|同意|允许)[^。\n]{0,10}?(?:不得|禁止|严禁|请勿)[^。\n]{0,10}?"
-    r"(?:转载|复制|使用|摘编|传播)|(?:禁止|谢绝|严禁|不得)[^。\n]{0,4}转载|版权所有[^。\n]{0,12}(?:翻印必究|侵权必究|不得转载)"
-    r"|转载请?(?:须|需)?(?:联系|征得)[^。\n]{0,8}(?:授权|同意)|[Aa]ll [Rr]ights [Rr]eserved"
+    r"(?:转载|复制|摘编|传播)|(?:禁止|谢绝|严禁|不得)[^。，、\n]{0,4}转载(?![、，]?运)|版权所有[^。\n]{0,12}(?:翻印必究|侵权必究|不得转载)"
+    r"|转载请?(?:须|需)?(?:联系|征得)[^。\n]{0,8}(?:授权|同意)|[Aa]ll [Rr]ights [Rr]eserved(?!.{0,90}?(?:free|redistribut|permi))",
+    re.DOTALL,
 )
 _EDGE = 1_500
 """A page speaks of its own licence at its head or foot; in the middle it speaks of licences."""

@@ -79,7 +79,7 @@ class Spam(Filter):
     """Spam phrases of one kind.
 
     Dropped are `distinct` different ones that are more than `per_thousand` of a thousand
-    characters, or any that cover `cover` of the text.
+    characters, or two that cover `cover` of the text.
     """
 
     distinct: int = 3
@@ -100,7 +100,9 @@ class Spam(Filter):
         size = max(page.visible, 1)
         covered = sum(end - start for start, end in spans) / size
         dense = 1_000 * len(spans) / size >= self.per_thousand
-        if not (len(different) >= self.distinct and dense) and covered < self.cover:
+        if not (len(different) >= self.distinct and dense) and not (
+            len(different) > 1 and covered >= self.cover
+        ):
             return None
         shown = ", ".join(sorted(different)[:6])
         return Drop(f"{len(spans)} {self.kind} phrases: {shown}", tuple(spans))

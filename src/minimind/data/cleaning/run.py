@@ -59,6 +59,9 @@ def clean_corpus(
     write_json(paths.out / REPORT, report)
     for part in ("1", "2"):
         shutil.rmtree(paths.out / WORK / part, ignore_errors=True)
+    for folder in ("data", "rejects", "edits"):
+        for left in (paths.out / folder).glob(".*"):  # what a kill left half written
+            left.unlink()
     return report
 
 

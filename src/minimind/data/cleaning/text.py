@@ -22,10 +22,14 @@ _ENDINGS = tuple("。！？!?…；;：:”』」》）)—.~～")
 
 @dataclass(frozen=True, kw_only=True)
 class Unreadable(Filter):
-    """What a wrong decoder left that can't be repaired: lost characters, runs of rare hanzi."""
+    """What a wrong decoder left that can't be repaired: lost characters, or mostly rare hanzi.
+
+    The latter is asked of `hanzi` characters and more: classical verse and dictionaries are rare.
+    """
 
     lost: float = 0.005
-    rare: float = 0.35
+    rare: float = 0.45
+    hanzi: int = 60
 
     def check(self, page: Page) -> Drop | None:
         """Return what is broken."""
@@ -36,7 +40,7 @@ class Unreadable(Filter):
             if share > self.lost:
                 return Drop(f"{share:.1%} of the characters are lost", spans)
         rare = int(page.counts[ch.RARE_HANZI]) / max(page.hanzi, 1)
-        if page.hanzi >= 20 and rare > self.rare:
+        if page.hanzi >= self.hanzi and rare > self.rare:
             return Drop(f"{rare:.0%} of the hanzi are rare: read with the wrong decoder?")
         return None
 
@@ -45,7 +49,7 @@ class Unreadable(Filter):
 class Length(Filter):
     """Too few letters and digits, or too many characters."""
 
-    minimum: int = 12
+    minimum: int = 6
     maximum: int = 5_000_000
 
     def check(self, page: Page) -> Drop | None:
@@ -111,7 +115,7 @@ class Punctuation(Filter):
 
     characters: int = 100
     every: int = 80
-    most: float = 0.4
+    most: float = 0.6
 
     def check(self, page: Page) -> Drop | None:
         """Return the share that is out of bounds."""
@@ -140,7 +144,7 @@ class Repetition(Filter):
     line_share: float = 0.4
     line_characters: float = 0.3
     top_n: int = 4
-    top_share: float = 0.18
+    top_share: float = 0.3
     long_n: int = 10
     long_share: float = 0.4
     characters: int = 100
