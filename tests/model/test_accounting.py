@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from doubles import tiny_config
 from minimind.cli import main as minimind
-from minimind.config import ModelConfig
+from minimind.config import ModelConfig, MoEConfig
 from minimind.model import CausalLM, KVCache, accounting, linear_cross_entropy
 from minimind.settings import load_model_config
 
@@ -40,6 +40,7 @@ FAMILIES = {
     "untied": {"tie_word_embeddings": False},
     "qwen2": {"model_type": "qwen2"},
     "llama": {"model_type": "llama", "attention_bias": True},
+    "experts": {"moe": MoEConfig(num_experts=6, moe_intermediate_size=64)},
 }
 
 
@@ -49,7 +50,7 @@ def test_the_parts_add_up_to_the_model(preset: str, family: str) -> None:
     config = dataclasses.replace(preset_shape(preset), **FAMILIES[family])
     parts = accounting.count_parameters(config)
     counted = dict.fromkeys(
-        ("embedding", "output", "attention", "feed_forward", "norms", "biases"), 0
+        ("embedding", "output", "attention", "feed_forward", "norms", "biases", "router"), 0
     )
     for name, parameter in built(config).named_parameters():
         part = (
@@ -58,6 +59,7 @@ def test_the_parts_add_up_to_the_model(preset: str, family: str) -> None:
             else "embedding" if "embed" in name
             else "output" if "lm_head" in name
             else "attention" if "self_attn" in name
+            else "router" if "mlp.gate." in name
             else "feed_forward"
         )  # fmt: skip
         counted[part] += parameter.numel()

@@ -115,7 +115,7 @@ def _experts(config: ModelConfig) -> dict[str, Any]:
 def _moe_config(values: dict[str, Any]) -> MoEConfig | None:
     if values["model_type"] != _QWEN3_MOE:
         return None
-    given = {
+    given: dict[str, Any] = {
         field.name: values[field.name]
         for field in dataclasses.fields(MoEConfig)
         if values.get(field.name) is not None
@@ -126,7 +126,9 @@ def _moe_config(values: dict[str, Any]) -> MoEConfig | None:
     if experts is None or lacks:
         missing = ["num_experts"] * (experts is None) + lacks
         raise CheckpointError(f"config.json lacks {', '.join(missing)}")
-    return MoEConfig(**({"norm_topk_prob": False} | given | {"num_experts": experts}))
+    given["num_experts"] = experts
+    given.setdefault("norm_topk_prob", False)
+    return MoEConfig(**given)
 
 
 def _sliding(config: ModelConfig) -> dict[str, Any]:

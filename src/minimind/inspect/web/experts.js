@@ -62,7 +62,7 @@ panels.experts = (root, data, reading) => {
         for (const [token, n] of most) {
           cell.append(make("span", "key", n > 1 ? `${token} ×${n}` : token), " ");
         }
-        return make("tr", "", paint(make("th", "", `E${expert}`), expert), make("td", "number", percent(got[expert])), cell);
+        return make("tr", "", paint(make("th", "", `E${expert}`), expert), make("td", "number", `${(100 * got[expert]).toFixed(0)} %`), cell);
       }),
     );
   };
