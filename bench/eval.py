@@ -81,7 +81,7 @@ def make_requests(args: Args, model: MiniMindLM) -> list[Instance]:
     assert isinstance(task, ExamTask)
     requests = []
     for item in task.items()[: args.questions]:
-        prompt, _ = task._fit(model.subject, item.extra["row"], LETTER)
+        prompt, _ = task.fit(model.subject, item.extra["row"], LETTER)
         for letter in LETTER.answers(item.extra["row"]):
             requests.append(Instance("loglikelihood", {}, (prompt, letter), len(requests)))
     return requests

@@ -199,7 +199,7 @@ class ExamTask:
         kept: list[int] = []
         for item in items:
             row: ExamRow = item.extra["row"]
-            context, shots = self._fit(subject, row, form)
+            context, shots = self.fit(subject, row, form)
             kept.append(shots)
             requests += [
                 Request(context=context, continuation=answer) for answer in form.answers(row)
@@ -230,7 +230,7 @@ class ExamTask:
             )
         return outcomes
 
-    def _fit(
+    def fit(
         self, subject: Subject, row: ExamRow, form: Form
     ) -> tuple[str | list[dict[str, str]], int]:
         """Return the prompt with as many whole shots as fit, and how many those are."""
