@@ -12,7 +12,7 @@ import hashlib
 import json
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from minimind.data.document import Document, is_held_out
 from minimind.data.fetch import OnProgress, fetch_all
 from minimind.data.instructions import RECIPES, Pair, sampled
 from minimind.data.ledger import LedgerEntry, write_ledger
+from minimind.data.pairs import PREFERENCE_RECIPES
 from minimind.data.sources.mathematics import Problem, read_problems
 from minimind.data.sources.text import count_hanzi
 from minimind.errors import DataError
@@ -51,7 +52,10 @@ def build(
     *,
     on_progress: OnProgress = lambda source, state: None,
 ) -> Built:
-    """Fetch sources; write `pretrain/`, `sft.jsonl`, `self.jsonl`, `problems.jsonl`, `ledger.json`.
+    """Fetch sources; write `pretrain/`, the rows of each stage, and `ledger.json`.
+
+    The rows: `sft.jsonl`, `self.jsonl` (who it is), `problems.jsonl`, and `preference.jsonl` where
+    a source has two answers to choose from.
 
     Args:
         names: sources, or the groups `embedded` and `full`.
@@ -73,6 +77,7 @@ def build(
         raise DataError(f"{out} can't be made a folder: {error}. Choose another --out") from error
     ledger = _write_pretrain(sources, paths, out, on_progress)
     ledger += _write_instructions(sources, paths, out)
+    ledger += _write_preferences(sources, paths, out)
     ledger += _write_problems(sources, paths, out)
     write_ledger(out, ledger)
     return Built(out, ledger)
@@ -157,6 +162,24 @@ def _write_instructions(
     )  # fmt: skip
     random.Random(SHUFFLE_SEED).shuffle(rows)
     _write(out / "sft.jsonl", rows)
+    return entries
+
+
+def _write_preferences(
+    sources: list[Source], paths: dict[str, Path], out: Path
+) -> list[LedgerEntry]:
+    """Write `preference.jsonl` from the sources that have two answers, if there is one."""
+    rows: list[dict[str, Any]] = []
+    entries: list[LedgerEntry] = []
+    for source in sources:
+        if source.name in PREFERENCE_RECIPES:
+            made = list(PREFERENCE_RECIPES[source.name](paths[source.name]))
+            rows += [asdict(pair) | {"source": source.name} for pair in made]
+            texts = [pair.prompt + pair.chosen + pair.rejected for pair in made]
+            entries.append(_entry(source, Path("preference.jsonl"), "preference", texts, False))
+    if rows:
+        random.Random(SHUFFLE_SEED).shuffle(rows)
+        _write(out / "preference.jsonl", rows)
     return entries
 
 

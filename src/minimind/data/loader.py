@@ -217,6 +217,8 @@ class Loader:
         stream.load_state_dict(state["stream"])
         with contextlib.ExitStack() as closing:
             workers = None
+            if cache is not None:
+                closing.callback(cache.close)
             if self.config.num_workers:
                 workers = Workers(self.config.num_workers, self.config, self.tokenizer)
                 closing.callback(workers.close)

@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,11 @@ class Statistics:
 
     def as_dict(self) -> dict[str, Any]:
         """Return all figures as builtins, for JSON."""
-        plain = asdict(self)
+        plain: dict[str, Any] = {
+            "name": self.name, "kind": self.kind, "documents": self.documents, "bytes": self.bytes,
+            "hanzi": self.hanzi, "classes": dict(self.classes), "copies": self.copies,
+            "repeated": self.repeated, "rejected": dict(self.rejected),
+        }  # fmt: skip
         for name, histogram in (("characters", self.characters), ("tokens", self.tokens)):
             plain[name] = {"total": histogram.total, "mean": histogram.mean,
                            "longest": histogram.longest, "histogram": histogram.rows()}  # fmt: skip

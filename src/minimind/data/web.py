@@ -39,9 +39,10 @@ def read_pages(path: Path, start: Cursor, rejects: Rejects) -> Iterator[tuple[Cu
             records = archive.ArchiveIterator(stream)
             try:
                 for record in records:
-                    # The address of a record in the file is known once its header is read.
+                    page = _page(record, path, number, rejects)
+                    # Only now: asking where a record begins may read it to its end.
                     at = Cursor(start.offset + records.get_record_offset(), number)
-                    if (page := _page(record, path, number, rejects)) is not None:
+                    if page is not None:
                         yield at, row_bytes(page), page
                     number += 1
             except (problems.ArchiveLoadFailed, EOFError, ValueError) as error:
