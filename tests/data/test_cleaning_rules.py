@@ -71,6 +71,12 @@ def test_boxes_and_formulas_are_no_mojibake():
     assert "┌────────┐" in run(f"{PROSE}\n{table}").page.text
 
 
+def test_sums_and_blanks_are_no_mojibake():
+    for line in ("解答：V1 = 12.5 × 4.0 = 50.0; 20×10=200, 3 × 4", "5×2=____  5×4=____  5×6=____",
+                 "除非······", "××法建〔××××〕×号"):  # fmt: skip
+        assert f"\n{line}" in run(f"{PROSE}\n{line}").page.text
+
+
 def test_characters_get_one_form_and_punctuation_stays_chinese():
     text = (
         "ＡＢＣ１２３，价格是５０％。\u3000\u200b全角（括号）\xa0和&amp;quot;引号&amp;quot;。"
@@ -105,6 +111,7 @@ def test_traditional_script_becomes_what_opencc_makes_of_it():
         ("内网地址192.168.1.1，版本v1.2.3.4", None),
         ("一共卖出13812345678901件", None),
         ("他走了三条街，2路车来了。", None),
+        ("凯特勒（Quetelet, 1796-1874）与第5.2.1.1节", None),
         ("第11号令于2008年5月12日公布，自6月1日起施行", None),
     ],
 )

@@ -78,7 +78,7 @@ class Script(Editor):
     A single traditional character in modern text is often a name; below `share` nothing is changed.
     """
 
-    share: float = 0.01
+    share: float = 0.02
 
     def edit(self, page: Page) -> Edited | None:
         """Return the text in simplified script."""

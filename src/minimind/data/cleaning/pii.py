@@ -30,7 +30,7 @@ _MOBILE = re.compile(r"(?:(?:\+?86|0086)[- ]?)?(1[3-9][0-9][ \-]?[0-9]{4}[ \-]?[
 _LANDLINE = re.compile(r"0(?:10|2[0-57-9]|[3-9][0-9]{2})[- ]?[2-8][0-9]{6,7}(?:-[0-9]{1,4})?")
 _SERVICE = re.compile(r"[48]00[- ]?[0-9]{3,4}[- ]?[0-9]{3,4}")
 _CALL_WORD = re.compile(
-    r"(?:电话|手机|热线|座机|传真|致电|拨打|联系方式|[Tt][Ee][Ll])[^0-9\n]{0,8}\Z"
+    r"(?:电话|手机|热线|座机|传真|致电|拨打|联系方式|(?<![A-Za-z])[Tt][Ee][Ll])[^0-9\n]{0,8}\Z"
 )
 _EMAIL = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9._%+\-]{0,63}@[A-Za-z0-9](?:[A-Za-z0-9\-]{0,62}\.)+[A-Za-z]{2,12}(?![A-Za-z0-9])"
@@ -85,7 +85,7 @@ _REGIONS = {str(code) for first, last in ((11, 16), (21, 24), (31, 38), (41, 47)
 
 def is_bank_card(digits: str) -> bool:
     """Tell whether these digits begin like a card (UnionPay, Visa, Mastercard) and pass Luhn."""
-    if not re.fullmatch(r"(?:62|4[0-9]|5[1-5]|9[5689]|60|35|37)[0-9]{13,17}", digits):
+    if not re.fullmatch(r"(?:62|4[0-9]|5[1-5]|9[5689]|60)(?:[0-9]{14}|[0-9]{17})", digits):
         return False
     total = 0
     for place, digit in enumerate(reversed(digits)):
@@ -120,9 +120,9 @@ def _run_kinds(text: str, start: int, end: int) -> Iterator[Span]:
     if _MOBILE.fullmatch(run) or _LANDLINE.fullmatch(run):
         yield start - (text[start - 1 : start] == "+"), end, "phone"
         return
-    if (_SERVICE.fullmatch(run) or 7 <= len(digits) <= 8) and _CALL_WORD.search(
-        text, max(start - _CONTEXT, 0), start
-    ):
+    years = re.fullmatch(r"[12][0-9]{3}[ \-]{1,3}[12][0-9]{3}", run)
+    callable_ = not years and (_SERVICE.fullmatch(run) or 7 <= len(digits) <= 8)
+    if callable_ and _CALL_WORD.search(text, max(start - _CONTEXT, 0), start):
         yield start, end, "phone"
         return
     if len(run) > len(digits):  # several numbers in a row
@@ -170,7 +170,8 @@ def _ips(text: str) -> Iterator[Span]:
         if any(c.isascii() and (c.isalnum() or c == ".") for c in around):
             continue
         try:
-            if ipaddress.ip_address(found[0]).is_global and not found[0].endswith(".0"):
+            # `5.2.1.1` is a section: short ones are left alone.
+            if len(found[0]) >= 10 and ipaddress.ip_address(found[0]).is_global:
                 yield start, end, "ip"
         except ValueError:
             continue

@@ -41,24 +41,24 @@ def _ftfy() -> Callable[[str], str]:
     return require("ftfy", extra="clean").fix_encoding
 
 
-def plausible(text: str, *, traditional: bool = True) -> float:
+def plausible(text: str, *, strict: bool = False) -> float:
     """Return the share of ordinary Chinese among what isn't ASCII, 1 for pure ASCII.
 
     Counted are common hanzi (after conversion to simplified script), Chinese punctuation and kana.
+    Signs and Greek say nothing about decoders (`3×4`, `α`) and are left out, unless `strict`: what
+    is proposed as a repair must be Chinese through and through.
     """
-    kinds = ch.kinds()
     text = text.encode("utf-8", "replace").decode()  # half a surrogate pair is nothing to opencc
-    codes = ch.codes_of(_simplify()(text) if traditional else text)
+    codes = ch.codes_of(_simplify()(text))
     codes = codes[codes >= 0x80]
-    found = kinds[codes]
-    # Boxes, formulas and Greek say nothing about decoders; the signs of Latin-1 do.
-    telling = ((found != ch.SYMBOL) & (found != ch.LETTER)) | (codes < _LATIN_END)
-    codes, found = codes[telling], found[telling]
+    found = ch.kinds()[codes]
+    if not strict:
+        telling = (found != ch.SYMBOL) & ((found != ch.LETTER) | (codes < _LATIN_END))
+        codes, found = codes[telling], found[telling]
     if not len(codes):
         return 1.0
-    good = (found == ch.HANZI) | (found == ch.KANA) | (found == ch.STOP)
-    # Latin-1's own quotation marks and dots are punctuation, but not Chinese.
-    return float((good | ((found == ch.PUNCTUATION) & (codes >= 0x2000))).mean())
+    good = (ch.HANZI, ch.KANA, ch.STOP, ch.PUNCTUATION)
+    return float(np.isin(found, good).mean())
 
 
 def _encoded(text: str, codec: str) -> bytes | None:
@@ -88,7 +88,7 @@ def odd_lines(page: Page) -> list[int]:
     if page.counts[list(_STRANGE)].sum() < 4:
         return []
     kinds, foreign = page.kinds, page.codes >= 0x80
-    latin = foreign & (page.codes < _LATIN_END)
+    latin = foreign & (page.codes < _LATIN_END) & (kinds == ch.LETTER)
     strange = (kinds == ch.RARE_HANZI) | (kinds == ch.LOST) | latin
     if int(strange.sum()) < 4:
         return []
@@ -120,7 +120,7 @@ class Encoding(Editor):
             if fixed is None or "\n" in fixed or "\r" in fixed:
                 continue
             before = plausible(lines[i])
-            if plausible(fixed) >= max(_PLAUSIBLE, before + _GAIN):
+            if plausible(fixed, strict=True) >= max(_PLAUSIBLE, before + _GAIN):
                 edited.counts[name] = edited.counts.get(name, 0) + 1
                 edited.changes.append(Change(name, lines[i][:80], fixed[:80]))
                 lines[i] = fixed
@@ -134,7 +134,7 @@ def _decoder_of(sample: str) -> tuple[str, Callable[[str], str | None]]:
     def gain(wrong: str, right: str) -> float:
         parts = [(line, _reread(line, wrong, right)) for line in sample.split("\n")]
         return sum(
-            len(line) * (plausible(read) - plausible(line)) for line, read in parts if read
+            len(line) * (plausible(read, strict=True) - plausible(line)) for line, read in parts if read
         ) / max(len(sample), 1)  # fmt: skip
 
     best, name, wrong, right = max((gain(w, r), n, w, r) for n, w, r in _PAIRS)
