@@ -129,6 +129,10 @@ def test_stage_one_trains_the_projector_alone_and_stage_two_all(tmp_path):
     assert {"model.embed_tokens.weight", "multi_modal_projector.linear_1.weight"} <= changed
 
 
+def learnt(directory):
+    return [{k: v for k, v in line.items() if "wait" not in k} for line in curve(directory)]
+
+
 def test_resume_is_exact(tmp_path):
     encoder = save_encoder(tmp_path / "siglip", "siglip")
     whole = seeing_run(tmp_path, encoder, name="whole", steps=10, train="projector")
@@ -136,7 +140,7 @@ def test_resume_is_exact(tmp_path):
     short = replace(whole, name="short", train=replace(whole.train, steps=6))
     run(short)
     run(replace(short, train=replace(short.train, steps=10)), resume=True)
-    assert curve(run_directory(short)) == curve(run_directory(whole))
+    assert learnt(run_directory(short)) == learnt(run_directory(whole))
     ends = [checkpoint.load(run_directory(config))[0].state_dict() for config in (short, whole)]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[1])
 
