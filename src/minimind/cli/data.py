@@ -44,8 +44,9 @@ class Fetch:
     """Download sources into the cache ($MINIMIND_CACHE, else ~/.cache/minimind).
 
     Attributes:
-        sources: names of sources, or the groups `embedded` (18 MB) and `full` (227 MB). Or one
-            `hub:` name: rows of it are written to `out` until `mb` are there.
+        sources: names of sources, or the groups `embedded` (18 MB), `full` (161 MB: with a declared
+            licence) and `all` (227 MB). Or one `hub:` name: rows of it are written to `out`
+            until `mb` are there.
         out: for a hub name: the .jsonl or .jsonl.zst file.
         mb: for a hub name: MB of rows.
         accept_licences: for a hub name: licences beside the open ones.
@@ -62,7 +63,8 @@ class Build:
     """Make pretrain/*.jsonl, sft.jsonl, self.jsonl (who it is), problems.jsonl and ledger.json.
 
     Attributes:
-        sources: names of sources, or the groups `embedded` and `full`.
+        sources: names of sources, or the groups `embedded`, `full` and `all` (also sources
+            that declare no licence).
         out: the folder.
         json: print the ledger as JSON.
     """
@@ -95,7 +97,7 @@ class Preview:
 
 _VERBS: dict[str, str] = {
     "list": "the catalogue: sources, sizes, licences, what is cached",
-    "fetch": "download sources: NAMES, embedded or full",
+    "fetch": "download sources: NAMES, embedded, full or all; or rows of a hub data set",
     "build": "make pretraining text, instructions and problems from sources",
     "stats": "documents, hanzi, tokens, lengths, kinds of characters and copies of data files",
     "preview": "rows of a file as the model sees them, with the loss mask",
