@@ -21,7 +21,7 @@ from minimind.settings import dump_run_config
 from minimind.train.metrics import read_metrics
 
 WORDS = ["春", "夏", "秋", "冬", "山", "水", "花", "鸟", "人", "天", "地", "日", "月", "风", "云"]
-TIMES = {"seconds", "tokens_per_second"}
+TIMES = {"seconds", "tokens_per_second", "data_wait_seconds", "data_wait_share"}
 
 
 def write_rows(path: Path, kind: str, *, rows: int = 300) -> Path:
