@@ -146,6 +146,22 @@ def test_a_single_expert_a_token_still_teaches_the_router() -> None:
     torch.testing.assert_close(moe.gate.weight.grad, logits.grad.T @ x[0])
 
 
+@pytest.mark.parametrize("checkpointed", ["none", "all"])
+def test_a_training_step_is_one_graph(checkpointed: str) -> None:
+    """Traced whole, forward and backward; `fullgraph` raises at the first break."""
+    model, batch = mixture().train(), batch_of(mixture().config)
+    model.set_gradient_checkpointing(checkpointed)
+    gradients = []
+    for objective in (
+        NextToken(), torch.compile(NextToken(), dynamic=False, fullgraph=True, backend="aot_eager")
+    ):  # fmt: skip
+        model.zero_grad()
+        objective(model, batch).sum.backward()
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
 # ------------------------------------------------------------------------------- balance
 
 
