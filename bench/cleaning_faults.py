@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - ruff counts a hanzi as two columns
 """Does each cleaning rule find what it is for, and leave the rest alone? Faults planted in real text.
 
     python bench/cleaning_faults.py corpus/pretrain --documents 1000

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - ruff counts a hanzi as two columns
 """Rules of cleaning: what each one finds, what it leaves alone, and that twice is once."""
 
 import ftfy
@@ -14,7 +15,7 @@ from minimind.data.cleaning.decontaminate import Decontaminate
 from minimind.data.cleaning.licence import Licence, licence_class, stated_licence
 from minimind.data.cleaning.page import Page, ngrams
 from minimind.data.cleaning.phrases import matcher
-from minimind.data.cleaning.pii import find, is_bank_card, is_id_number
+from minimind.data.cleaning.pii import PersonalData, find, is_bank_card, is_id_number
 from minimind.data.cleaning.quality import Quality, train
 from minimind.data.document import Document
 from minimind.errors import ConfigError
@@ -226,8 +227,6 @@ def test_quality_learns_from_examples(tmp_path):
 
 def test_settings_name_the_nearest():
     with pytest.raises(ConfigError, match="Did you mean 'phone'"):
-        from minimind.data.cleaning.pii import PersonalData
-
         PersonalData(kinds=("phones",))
     with pytest.raises(ConfigError, match="cc-by"):
         Licence(allow=("cc-bye",))

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - ruff counts a hanzi as two columns
 """A cleaning run: shards, duplicates across them, broken input, relaunch, look, Ray."""
 
 import gzip
@@ -24,8 +25,8 @@ from minimind.data.ledger import read_ledger
 from minimind.errors import ConfigError, DataError
 from minimind.settings import read_config
 
-WORDS = "春天 河边 孩子 先生 屋子 马路 清晨 茶馆 报纸 院子 月亮 石头 木桥 朋友 邻居 旧书 大雨 灯火 车站 田野".split()
-VERBS = "想起 看见 听说 走过 记得 忘了 喜欢 离开 等着 望着".split()
+WORDS = "春天 河边 孩子 先生 屋子 马路 清晨 茶馆 报纸 院子 月亮 石头 木桥 朋友 邻居 旧书 大雨 灯火 车站 田野".split()  # noqa: SIM905
+VERBS = "想起 看见 听说 走过 记得 忘了 喜欢 离开 等着 望着".split()  # noqa: SIM905
 
 
 def prose(seed: int, sentences: int = 8) -> str:
@@ -184,7 +185,7 @@ def test_broken_input_is_counted_and_nothing_is_lost(tmp_path):
 def test_settings_are_read_strictly_and_runs_do_not_mix(tmp_path, capsys):
     path = tmp_path / "clean.toml"
     path.write_text("[rules.length]\nminimun = 3\n", "utf-8")
-    with pytest.raises(ConfigError, match="Did you mean 'rules.length.minimum'"):
+    with pytest.raises(ConfigError, match=r"Did you mean 'rules.length.minimum'"):
         read_config(CleanConfig, path)
     path.write_text("[rules.length]\nminimum = 3\n[rules.seo]\non = false\n", "utf-8")
     read = read_config(CleanConfig, path)

@@ -150,8 +150,8 @@ def _show(report: dict[str, Any], out: str) -> None:
     unknown = report["dropped"].get("licence", 0)
     if unknown > documents / 2:
         console.print(
-            "Most documents went for their licence. If you know it, say so: --licence CC-BY-4.0, or "
-            "a `licence` field in each row; rules.licence.allow lists what is kept",
+            "Most documents went for their licence. If you know it, say so: --licence CC-BY-4.0, "
+            "or a `licence` field in each row; rules.licence.allow lists what is kept",
             style="yellow",
         )
     console.print(f"kept and dropped side by side: minimind data look {out}", markup=False)

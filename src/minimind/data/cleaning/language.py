@@ -49,7 +49,7 @@ class Language(Filter):
 
 @dataclass(frozen=True, kw_only=True)
 class HanRatio(Filter):
-    """Too few of the visible characters are hanzi: tables, code. Four Latin letters count as one."""
+    """Too few hanzi among the visible characters: tables, code. Four Latin letters are one."""
 
     minimum: float = 0.15
 

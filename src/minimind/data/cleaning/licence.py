@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - ruff counts a hanzi as two columns
 """Which licence a document is under: by its metadata, and by what its page says of itself."""
 
 from __future__ import annotations
@@ -119,4 +120,4 @@ class Licence(Filter):
         told = f"metadata: {named}" if named and not spans else "the page says so"
         if kind == "unknown":
             told = f"{named!r} names none" if named else "neither metadata nor the page name one"
-        return Drop(f"licence {kind} ({told})", spans)
+        return Drop(f"{kind} ({told})", spans)

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - ruff counts a hanzi as two columns
 """Lines that belong to a page, not to its text: copyright, navigation, sharing, reprints."""
 
 from __future__ import annotations

@@ -25,6 +25,9 @@ _PAIRS = (
 _GAIN, _PLAUSIBLE, _LOST = 0.25, 0.8, 0.1
 _STRANGE = (ch.RARE_HANZI, ch.LOST, ch.LETTER, ch.SYMBOL)
 _LATIN_END = 0x250
+_ORDINARY = ch.codes_of("āáǎàēéěèīíǐìōóǒòūúǔùǖǘǚǜü×÷·°±" + "".join(map(chr, range(0x2500, 0x2580))))
+"""Pinyin, signs and boxes: Chinese text has them beside its hanzi, repaired text too."""
+
 _LONGEST = 4_000
 """Characters that are enough to find out which decoder it was."""
 
@@ -52,9 +55,11 @@ def plausible(text: str, *, strict: bool = False) -> float:
     codes = ch.codes_of(_simplify()(text))
     codes = codes[codes >= 0x80]
     found = ch.kinds()[codes]
-    if not strict:
+    if strict:
+        telling = ~np.isin(codes, _ORDINARY)
+    else:
         telling = (found != ch.SYMBOL) & ((found != ch.LETTER) | (codes < _LATIN_END))
-        codes, found = codes[telling], found[telling]
+    codes, found = codes[telling], found[telling]
     if not len(codes):
         return 1.0
     good = (ch.HANZI, ch.KANA, ch.STOP, ch.PUNCTUATION)
@@ -133,9 +138,12 @@ def _decoder_of(sample: str) -> tuple[str, Callable[[str], str | None]]:
 
     def gain(wrong: str, right: str) -> float:
         parts = [(line, _reread(line, wrong, right)) for line in sample.split("\n")]
-        return sum(
-            len(line) * (plausible(read, strict=True) - plausible(line)) for line, read in parts if read
-        ) / max(len(sample), 1)  # fmt: skip
+        gains = (
+            len(line) * (plausible(read, strict=True) - plausible(line))
+            for line, read in parts
+            if read
+        )
+        return sum(gains) / max(len(sample), 1)
 
     best, name, wrong, right = max((gain(w, r), n, w, r) for n, w, r in _PAIRS)
     if best > _GAIN / 2:
