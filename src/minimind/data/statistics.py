@@ -180,5 +180,5 @@ def row_text(row: Row) -> str:
     """Return all that a row says, without its markup."""
     if isinstance(row, TextRow):
         return row.text
-    messages = row.messages if isinstance(row, ChatRow) else row.chosen + row.rejected[-1:]
+    messages = row.chosen + row.rejected[-1:] if isinstance(row, PreferenceRow) else row.messages
     return "\n".join(str(message["content"]) for message in messages)

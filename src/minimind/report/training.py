@@ -21,7 +21,7 @@ from minimind.train import bands
 
 USUAL = {
     "step", "loss", "lr", "grad_norm", "tokens", "learnt_tokens", "tokens_per_second", "seconds",
-    "mfu", "skipped_steps",
+    "mfu", "skipped_steps", "data_wait_seconds", "data_wait_share",
 }  # fmt: skip
 """Figures of every stage; what else a line has belongs to the objective."""
 
