@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import tomllib
-from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -86,10 +86,8 @@ class Spam(Filter):
     per_thousand: float = 5.0
     cover: float = 0.12
 
-    @property
-    @abstractmethod
-    def kind(self) -> str:
-        """Return the list of phrases.toml that it reads."""
+    kind: ClassVar[str]
+    """The list of phrases.toml that it reads."""
 
     def check(self, page: Page) -> Drop | None:
         """Return which phrases stand too close together."""
@@ -111,22 +109,22 @@ class Spam(Filter):
 class Advertising(Spam):
     """Offers, contacts, miracle cures, false papers."""
 
-    kind = "advertising"
+    kind: ClassVar[str] = "advertising"
 
 
 class Seo(Spam):
     """Search engine bait and download pages."""
 
-    kind = "seo"
+    kind: ClassVar[str] = "seo"
 
 
 class Adult(Spam):
     """Pornography and prostitution on offer."""
 
-    kind = "adult"
+    kind: ClassVar[str] = "adult"
 
 
 class Gambling(Spam):
     """Casinos, lotteries and betting on offer."""
 
-    kind = "gambling"
+    kind: ClassVar[str] = "gambling"

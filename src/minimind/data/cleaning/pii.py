@@ -21,7 +21,7 @@ KINDS = (
     "ip",
     "account",
 )
-MASKS = dict(zip(KINDS, ("[身份证号]", "[银行卡号]", "[电话]", "[邮箱]", "[地址]", "[车牌]", "[护照号]",
+MASKS: dict[str, str] = dict(zip(KINDS, ("[身份证号]", "[银行卡号]", "[电话]", "[邮箱]", "[地址]", "[车牌]", "[护照号]",
                          "[IP]", "[账号]"), strict=True))  # fmt: skip
 _CONTEXT = 16
 

@@ -9,8 +9,10 @@ Between them two merges look at all shards together (`run.py`). A pass whose tal
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from io import TextIOBase
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import numpy as np
 
 from minimind.data.cleaning.chain import Outcome, check, clean
 from minimind.data.cleaning.common_lines import long_lines, without_common, write_lines
-from minimind.data.cleaning.config import CleanConfig
+from minimind.data.cleaning.config import CleanConfig, Duplicates
 from minimind.data.cleaning.minhash import Signer
 from minimind.data.cleaning.page import Change, Drop, Page
 from minimind.data.cleaning.shards import (
@@ -139,9 +141,7 @@ def _rules(paths: Paths, shard: Shard, config: CleanConfig) -> Tally:
     return tally
 
 
-def _exact_only(config: CleanConfig):  # noqa: ANN202
-    from dataclasses import replace
-
+def _exact_only(config: CleanConfig) -> Duplicates:
     return replace(config.duplicates, near=False)
 
 
@@ -205,8 +205,6 @@ def _duplicates(paths: Paths, shard: Shard, config: CleanConfig) -> Tally:
 
 
 def _verdicts(path: Path) -> dict[int, dict[str, object]]:
-    import json
-
     return {found["row"]: found for found in json.loads(path.read_text("utf-8"))}
 
 

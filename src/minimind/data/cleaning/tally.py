@@ -97,7 +97,10 @@ class Tally:
     def from_json(cls, value: dict[str, Any]) -> Tally:
         """Return what `to_json` gave."""
         counters = ("dropped", "dropped_bytes", "edits", "edited", "unusable", "rescued")
-        return cls(**{k: Counter(v) if k in counters else v for k, v in value.items()})
+        fields_of: dict[str, Any] = {
+            k: Counter(v) if k in counters else v for k, v in value.items()
+        }
+        return cls(**fields_of)
 
 
 def total(tallies: Iterable[Tally]) -> Tally:
