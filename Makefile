@@ -32,7 +32,7 @@ $(bin)/python:
 # One stamp for what running needs, one for what developing needs: a second `make` installs nothing.
 $(VENV)/.run-installed: pyproject.toml $(CONSTRAINTS) | $(bin)/python
 	@echo "setting up $(VENV) (once; one to three minutes)"
-	@$(pip) -e '.[report,data]'
+	@$(pip) -e '.[data]'
 	@touch $@
 
 $(VENV)/.dev-installed: pyproject.toml $(CONSTRAINTS) | $(bin)/python

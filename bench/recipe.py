@@ -18,11 +18,9 @@ All arms are measured on the same held-out text, `--validation-mb` of it.
 
 from __future__ import annotations
 
-import itertools
 import json
 import statistics
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,10 +29,10 @@ from typing import Any, Literal
 import tyro
 
 from minimind.config import DataConfig, MoEConfig, OptimConfig, RunConfig
+from timed_run import TimedRun
 from workers import Worker, serve
 
 SCRIPT = Path(__file__).resolve()
-SCHEDULE_STEPS = 1000  # resolution of the schedule over the time budget
 
 Compare = Literal["recipe", "width", "tokenizer", "rows", "moe", "balance"]
 ARMS = {
@@ -187,132 +185,6 @@ def work(payload: dict[str, Any]) -> None:
 
     parameters = sum(p.numel() for p in run.trainer.model.parameters())
     serve(burst, ready={"parameters": parameters})
-
-
-class TimedRun:
-    """A training run that ends by the clock.
-
-    Args:
-        config: model, data, optimizer.
-        tokenizer: fits the model.
-        seconds: the budget.
-        steps: the budget in steps instead.
-    """
-
-    def __init__(
-        self, config: RunConfig, tokenizer: Any, *, seconds: float, steps: int | None = None
-    ) -> None:
-        from minimind.data import make_loader
-        from minimind.model import CausalLM
-        from minimind.train import NextToken, Trainer, build_optimizer, build_schedule
-        from minimind.train.device import pick_device
-
-        self.config, self.tokenizer, self.seconds = config, tokenizer, seconds
-        self.steps = steps
-        self.elapsed, self._since, self._padding = 0.0, 0.0, 0
-        loader = make_loader(
-            config.data,
-            tokenizer,
-            batch_rows=config.train.batch_rows,
-            micro_batch_rows=config.train.micro_batch_rows,
-            seed=config.seed,
-        )
-        self._batches: Iterator[Any] = iter(loader)
-        model = CausalLM(config.model).to(pick_device(config.train))
-        curve = build_schedule(config.optim, steps=SCHEDULE_STEPS)
-        self.trainer = Trainer(
-            model=model,
-            objective=NextToken(),
-            optimizer=build_optimizer(model, config.optim),
-            schedule=lambda _step: curve(int(self.progress * SCHEDULE_STEPS)),
-            config=config.train,
-            steps=sys.maxsize,
-            clip_grad_norm=config.optim.clip_grad_norm,
-        )
-
-    @property
-    def progress(self) -> float:
-        """Return the share of the budget that is used up, at this moment."""
-        if self.steps is not None:
-            return min(0.999, self.trainer.step / self.steps)
-        running = time.perf_counter() - self._since if self._since else 0.0
-        return min(0.999, (self.elapsed + running) / self.seconds)
-
-    @property
-    def finished(self) -> bool:
-        """Tell whether the budget is used up."""
-        if self.steps is not None:
-            return self.trainer.step >= self.steps
-        return self.elapsed >= self.seconds
-
-    def warm_up(self) -> None:
-        """Compile: two steps whose learning rate is zero, then forget their moments."""
-        schedule, self.trainer.schedule = self.trainer.schedule, lambda _step: 0.0
-        for micro_batches in itertools.islice(self._batches, 2):
-            self.trainer.train_step(micro_batches)
-        self.trainer.schedule = schedule
-        self.trainer.optimizer.load_state_dict({})
-        self.trainer.step, self.trainer.counters.tokens = 0, 0
-        self.trainer.counters.learnt_tokens = 0
-
-    def train(self, seconds: float) -> None:
-        """Train for a turn, or to the end of the budget."""
-        until = seconds if self.steps else min(seconds, self.seconds - self.elapsed)
-        self._since = time.perf_counter()
-        while (now := time.perf_counter() - self._since) < until and not (
-            self.steps and self.finished
-        ):
-            self.trainer.train_step(next(self._batches))
-        self.elapsed += now
-        self._since = 0.0
-
-    def figures(self) -> dict[str, float]:
-        """Return how far it is."""
-        counters = self.trainer.counters
-        return {
-            "finished": float(self.finished),
-            "steps": self.trainer.step,
-            "learnt_tokens_per_second": counters.learnt_tokens / max(self.elapsed, 1e-9),
-            "padding_share": 1 - counters.learnt_tokens / max(1, counters.tokens),
-        }
-
-    def validate(self, n_bytes: int) -> dict[str, float]:
-        """Return bits per byte of the held-out text, packed with boundaries for every arm."""
-        from minimind.data import validation_batches
-        from minimind.train.hooks import evaluate, text_bytes, token_byte_lengths
-
-        packed = replace(self.config.data, pack=True, document_mask=True)
-        lengths = token_byte_lengths(self.tokenizer)
-        # Batches come in a fixed order of documents, whatever the tokenizer: the first `n_bytes`.
-        rows = n_bytes // packed.sequence_length
-        batches, sizes = [], []
-        for batch in validation_batches(packed, self.tokenizer, rows=rows, micro_batch_rows=4):
-            if sum(sizes) >= n_bytes:
-                break
-            batches.append(batch)
-            sizes.append(text_bytes(batch, lengths))
-        tokens = sum(batch.learnt_tokens for batch in batches)
-        figures = evaluate(self.trainer, batches, text_bytes=sum(sizes))
-        return {
-            "bits_per_byte": figures["bits_per_byte"],
-            "held_out_bytes": sum(sizes),
-            "bytes_per_token": sum(sizes) / tokens,
-            **self._loads(batches),
-        }
-
-    def _loads(self, batches: list[Any]) -> dict[str, float]:
-        """Return how unevenly held-out tokens fall on experts: the worst layer, and the mean."""
-        from minimind.inference.experts import expert_loads
-
-        if self.config.model.moe is None:
-            return {}
-        loads = expert_loads(self.trainer.model, batches)
-        ratios = [max(layer) / max(min(layer), 1e-9) for layer in loads.tolist()]
-        return {
-            "max_over_min_load": max(ratios),
-            "mean_max_over_min": statistics.mean(ratios),
-            "unused_experts": sum(load == 0 for layer in loads.tolist() for load in layer),
-        }
 
 
 # -------------------------------------------------------------------------------- the report

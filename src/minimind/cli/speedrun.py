@@ -25,6 +25,7 @@ class Args:
         budget: wall-clock of all stages together: `2h`, `90m`, or minutes.
         model: the preset of the model's size.
         sources: what is trained on; see `minimind data list`.
+        data: a folder that `minimind data build` wrote, instead of building one of `sources`.
         tokenizer: one to use instead of training one of the model's vocabulary; `default` is the
             package's.
         steps: pretraining and SFT steps, instead of measuring what this machine can do.
@@ -39,6 +40,7 @@ class Args:
     budget: str = "2h"
     model: str = "64m"
     sources: str = "full"
+    data: Path | None = None
     tokenizer: str | None = None
     steps: int | None = None
     seed: int = 42
@@ -52,6 +54,11 @@ def main(argv: list[str]) -> int | None:
     """Run `minimind speedrun`; 130 when a signal ended it."""
     args = tyro.cli(Args, args=argv, prog="minimind speedrun")
     minutes = parse_budget(args.budget)
+    if args.data is not None and not (args.data / "pretrain").is_dir():
+        raise ConfigError(
+            f"--data {args.data}: there is no folder pretrain in it; `minimind data build "
+            f"--sources full --out {args.data}` makes one"
+        )
     import torch
 
     from minimind.quickstart.stages import LONG_SHARE, QuickstartConfig
@@ -71,6 +78,7 @@ def main(argv: list[str]) -> int | None:
         tokenizer=args.tokenizer,
         shares=LONG_SHARE,
         sources=args.sources,
+        data=args.data,
         vocab_size=load_model_config(args.model).vocab_size,
         seed=args.seed,
         steps=args.steps,

@@ -66,6 +66,7 @@ class QuickstartConfig:
         tokenizer: one to use instead of training one; `default` is the package's.
         shares: of the minutes, for each stage.
         sources: what `minimind data build --sources` is asked for.
+        data: a folder that `minimind data build` wrote; None builds one.
         vocab_size: tokens of the tokenizer; the model's is set to it.
         seed: of every random choice.
         steps: pretraining steps, instead of measuring this machine.
@@ -79,6 +80,7 @@ class QuickstartConfig:
     tokenizer: str | None = None
     shares: Shares = field(default_factory=lambda: SHARE)
     sources: str = "embedded"
+    data: Path | None = None
     vocab_size: int = 6144
     seed: int = 42
     steps: int | None = None
@@ -150,13 +152,18 @@ class Quickstart:
         from minimind.data.build import build
         from minimind.data.ledger import read_ledger
 
-        self._command("data", "build", "--sources", self.config.sources, "--out", self._at("data"))
-        with self._progress("sources") as advance:
-            build(
-                [self.config.sources],
-                self._at("data"),
-                on_progress=lambda source, state: advance(f"{source.name}: {state}"),
-            )
+        if self.config.data is not None:
+            self._say(f"{self.config.data} is taken as it is")
+            shutil.copytree(self.config.data, self._at("data"), dirs_exist_ok=True)
+        else:
+            words = ("--sources", self.config.sources, "--out", self._at("data"))
+            self._command("data", "build", *words)
+            with self._progress("sources") as advance:
+                build(
+                    [self.config.sources],
+                    self._at("data"),
+                    on_progress=lambda source, state: advance(f"{source.name}: {state}"),
+                )
         entries = read_ledger(self._at("data"))
         texts = [entry for entry in entries if entry.kind == "pretrain"]
         details = {

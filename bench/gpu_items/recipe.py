@@ -1,0 +1,81 @@
+"""Item 5: what only size can answer: rates at 64M, and which shape learns most in equal time."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from gpu_items.common import Context, Item, free
+from gpu_items.prepare import unpack
+from minimind.config import RunConfig
+from minimind.settings import load_run_config
+from minimind.tokenizer import Tokenizer
+from minimind.train.fit import fitted
+from minimind.train.rng import seed_all
+from timed_run import TimedRun
+
+RATES = {"": 1.0, " x0.5": 0.5, " x2": 2.0}
+SHAPES = ("64m", "64m-wide", "moe")
+HELD_OUT_MB = 1.0
+
+
+def run(context: Context) -> Item:
+    """Train each arm for the same seconds; compilation is not counted."""
+    if context.data is None:
+        context.left_out.append("the arms: --data FOLDER of `gpu.py prepare`")
+        return Item(rows=[])
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        data = unpack(context.data, Path(folder))
+        arms = [(context.choose("64m", "nano"), name) for name in RATES]
+        arms += [(shape, "") for shape in context.models or context.choose(SHAPES[1:], ())]
+        seconds = context.choose(55.0, 4.0)
+        for shape, rate in arms:
+            name = f"{shape}{rate}"
+            if context.has(seconds + 50, name):
+                rows.append({"arm": name, **train(context, data, shape, RATES[rate], seconds)})
+                free(context.device)
+    return Item(rows=rows, remarks=[f"{seconds:.0f} s each, one seed: a difference below the "
+                                    "spread of seeds in docs/LOG.md says nothing"])  # fmt: skip
+
+
+def train(
+    context: Context, data: Path, shape: str, factor: float, seconds: float
+) -> dict[str, Any]:
+    """Return an arm's held-out bits per byte and its speed."""
+    tokenizer = Tokenizer.load("default")
+    config = settings(context, data, shape, factor, tokenizer)
+    seed_all(config.seed)
+    timed = TimedRun(config, tokenizer, seconds=seconds)
+    if config.train.compile:
+        timed.warm_up()
+    timed.train(seconds)
+    figures = timed.figures() | timed.validate(int(context.choose(HELD_OUT_MB, 0.02) * 2**20))
+    names = ("bits_per_byte", "learnt_tokens_per_second", "steps")
+    return {name: figures[name] for name in names} | {"lr": config.optim.lr,
+                                                       "muon_lr": config.optim.muon_lr}  # fmt: skip
+
+
+def settings(
+    context: Context, data: Path, shape: str, factor: float, tokenizer: Tokenizer
+) -> RunConfig:
+    """Return the run of an arm."""
+    config = load_run_config(["pretrain", shape, "speedrun"] if not context.small
+                             else ["pretrain", shape])  # fmt: skip
+    files = tuple(str(path) for path in sorted((data / "pretrain").glob("*.jsonl")))
+    optim = dataclasses.replace(
+        config.optim, lr=config.optim.lr * factor, muon_lr=config.optim.muon_lr * factor
+    )
+    # A quarter of the step: in a minute there must be some hundred updates.
+    rows = context.choose(max(1, config.train.batch_rows // 4), 8)
+    loop = dataclasses.replace(
+        config.train, batch_rows=rows, micro_batch_rows=min(rows, config.train.micro_batch_rows),
+        device=context.device, compile=not context.small,
+    )  # fmt: skip
+    model = dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
+    return fitted(dataclasses.replace(
+        config, data=dataclasses.replace(config.data, train=files), optim=optim, train=loop,
+        model=model,
+    ))  # fmt: skip
