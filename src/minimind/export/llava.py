@@ -150,9 +150,11 @@ def verify(source: Source, directory: Path) -> tuple[Check, ...]:
     same = tokenizer.encode(text, add_special_tokens=False) == ids
     rendered = Check(name="chat template", passed=same, figures={"tokens": len(ids)},
                      detail=f"two images among words are the same {len(ids)} tokens")  # fmt: skip
+    rounded, _ = build(source, dtype=getattr(torch, _stored_dtype(directory)))
+    tower = rounded.model.vision_tower.state_dict()
+    encoder.model.load_state_dict({name: tensor.float() for name, tensor in tower.items()})
     x_NChw = pixels(images, size=encoder.size, mean=encoder.mean, std=encoder.std)
     read = theirs.eval()(input_ids=torch.tensor([ids]), pixel_values=x_NChw).logits[0]
-    rounded, _ = build(source, dtype=getattr(torch, str(_stored_dtype(directory))))
     ours = _with_weights(source, rounded)(
         torch.tensor([ids]), image_features=encoder.encode(images)[None]
     ).logits
