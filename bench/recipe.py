@@ -4,6 +4,7 @@
     python bench/recipe.py --data FOLDER --compare width      64m- against 64m-wide-shaped, small
     python bench/recipe.py --data FOLDER --compare tokenizer  jieba-guided against plain BPE
     python bench/recipe.py --data FOLDER --compare rows       rows of a step and rates, nano
+    python bench/recipe.py --data FOLDER --compare search     one setting changed at a time, nano
     python bench/recipe.py --data FOLDER --compare moe        experts against dense shapes, small
     python bench/recipe.py --data FOLDER --compare balance    what keeps experts busy, small
 
@@ -18,6 +19,7 @@ All arms are measured on the same held-out text, `--validation-mb` of it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import sys
@@ -34,12 +36,29 @@ from workers import Worker, serve
 
 SCRIPT = Path(__file__).resolve()
 
-Compare = Literal["recipe", "width", "tokenizer", "rows", "moe", "balance"]
+Compare = Literal["recipe", "width", "tokenizer", "rows", "search", "moe", "balance"]
 ARMS = {
     "recipe": ("muon-packed-bf16", "adamw-padded-fp32", "adamw-packed-bf16"),
     "width": ("64m-shaped", "64m-wide-shaped"),
     "tokenizer": ("jieba-guided", "plain-bpe"),
     "rows": ("8x512-slow", "8x256-slow", "16x256-slow", "16x256-fast", "32x256-fast"),
+    "search": (
+        "default",
+        "rates-x0.5",
+        "rates-x2",
+        "adamw-x2",
+        "muon-x2",
+        "momentum-0.9",
+        "decay-0",
+        "decay-0.3",
+        "warm-down-0.2",
+        "warm-down-0.7",
+        "zero-projections",
+        "rows-8",
+        "rows-32",
+        "tokens-128",
+        "tokens-512",
+    ),
     "moe": ("moe", "dense-26m", "dense-64m"),
     "balance": ("moe", "moe-bias", "moe-none"),
 }
@@ -52,6 +71,8 @@ class Args:
     data: Path
     """Folder of pretraining JSONL files."""
     compare: Compare = "recipe"
+    arms: tuple[str, ...] = ()
+    """Only these of the comparison; empty: all."""
     tokenizer: str = "default"
     plain_tokenizer: str | None = None
     """For `tokenizer`: the plain one. Without it both are trained here on the same text."""
@@ -102,6 +123,13 @@ def arm_config(name: str, *, data: Path, seed: int, vocab_size: int) -> RunConfi
             train=replace(base.train, batch_rows=rows, micro_batch_rows=rows),
             optim=replace(base.optim, lr=lr, muon_lr=muon_lr),
         )
+    if name in SEARCH:
+        changed = replace(base, **{
+            table: replace(getattr(base, table), **change)
+            for table, change in SEARCH[name].items()
+        })  # fmt: skip
+        rows = changed.train.batch_rows
+        return replace(changed, train=replace(changed.train, micro_batch_rows=rows))
     if name in EXPERT_SHAPES:
         half = replace(base.train, batch_rows=8, micro_batch_rows=8)
         shape = base.model
@@ -110,6 +138,26 @@ def arm_config(name: str, *, data: Path, seed: int, vocab_size: int) -> RunConfi
         return replace(base, model=replace(base.model, **SMALL_SHAPES[name]))
     return base
 
+
+# What an arm of `search` changes in the preset `nano`, by table. Arms with other rows have the same
+# tokens a step where their name says tokens, others a step where it says rows.
+SEARCH: dict[str, dict[str, dict[str, Any]]] = {
+    "default": {},
+    "rates-x0.5": {"optim": {"lr": 3e-3, "muon_lr": 0.015}},
+    "rates-x2": {"optim": {"lr": 12e-3, "muon_lr": 0.06}},
+    "adamw-x2": {"optim": {"lr": 12e-3}},
+    "muon-x2": {"optim": {"muon_lr": 0.06}},
+    "momentum-0.9": {"optim": {"muon_momentum": 0.9}},
+    "decay-0": {"optim": {"weight_decay": 0.0}},
+    "decay-0.3": {"optim": {"weight_decay": 0.3}},
+    "warm-down-0.2": {"optim": {"decay_share": 0.2}},
+    "warm-down-0.7": {"optim": {"decay_share": 0.7}},
+    "zero-projections": {"init": {"zero_projections": True}},
+    "rows-8": {"train": {"batch_rows": 8}},
+    "rows-32": {"train": {"batch_rows": 32}},
+    "tokens-128": {"train": {"batch_rows": 32}, "data": {"sequence_length": 128}},
+    "tokens-512": {"train": {"batch_rows": 8}, "data": {"sequence_length": 512}},
+}
 
 # Rows of a step, tokens of a row, AdamW's rate, Muon's rate. "slow" are the rates of `pretrain`,
 # "fast" those of `nano`.
@@ -223,7 +271,10 @@ def train_tokenizers(args: Args) -> dict[str, str]:
 
 def compare(args: Args) -> list[dict[str, Any]]:
     """Train every arm with every seed; return one row of figures for each."""
-    arms = ARMS[args.compare]
+    arms = args.arms or ARMS[args.compare]
+    unknown = sorted(set(arms) - set(ARMS[args.compare]))
+    if unknown:
+        raise SystemExit(f"--arms {unknown[0]}: of {args.compare} there are {ARMS[args.compare]}")
     tokenizers = dict.fromkeys(arms, args.tokenizer)
     if args.compare == "tokenizer":
         tokenizers = train_tokenizers(args)
@@ -235,18 +286,29 @@ def compare(args: Args) -> list[dict[str, Any]]:
              "steps": int(own_steps.get(arm, 0)) or args.steps, "data": str(args.data), "work": ""}
             for arm in arms
         ]  # fmt: skip
-        workers = [Worker(SCRIPT, payload, huge_pages=True) for payload in payloads]
-        figures: list[dict[str, float]] = [{} for _ in arms]
-        while not all(one.get("finished") for one in figures):
-            for number, worker in enumerate(workers):
-                if not figures[number].get("finished"):
-                    figures[number] = worker.burst()
-        for arm, worker, one in zip(arms, workers, figures, strict=True):
-            rows.append({"arm": arm, "seed": seed, **worker.ready, **one})
-            shown = {name: round(value, 4) for name, value in one.items()}
-            print(f"seed {seed} {arm}: {json.dumps(shown)}", file=sys.stderr)
-            worker.close()
+        # By steps nobody races: one after the other, so that only one is in memory.
+        groups = [payloads] if args.steps is None else [[payload] for payload in payloads]
+        for one in itertools.chain.from_iterable(map(take_turns, groups)):
+            rows.append(one)
+            shown = {name: round(v, 4) if isinstance(v, float) else v for name, v in one.items()}
+            print(json.dumps(shown), file=sys.stderr)
     return rows
+
+
+def take_turns(payloads: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Train these arms side by side; return a row of figures each."""
+    workers = [Worker(SCRIPT, payload, huge_pages=True) for payload in payloads]
+    figures: list[dict[str, float]] = [{} for _ in workers]
+    while not all(one.get("finished") for one in figures):
+        for number, worker in enumerate(workers):
+            if not figures[number].get("finished"):
+                figures[number] = worker.burst()
+    for worker in workers:
+        worker.close()
+    return [
+        {"arm": payload["arm"], "seed": payload["seed"], **worker.ready, **one}
+        for payload, worker, one in zip(payloads, workers, figures, strict=True)
+    ]
 
 
 def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -30,9 +30,9 @@ class TimedRun:
         self, config: RunConfig, tokenizer: Any, *, seconds: float, steps: int | None = None
     ) -> None:
         from minimind.data import make_loader
-        from minimind.model import CausalLM
         from minimind.train import NextToken, Trainer, build_optimizer, build_schedule
         from minimind.train.device import pick_device
+        from minimind.train.start import fresh_model
 
         self.config, self.tokenizer, self.seconds = config, tokenizer, seconds
         self.steps = steps
@@ -45,7 +45,7 @@ class TimedRun:
             seed=config.seed,
         )
         self._batches: Iterator[Any] = iter(loader)
-        model = CausalLM(config.model).to(pick_device(config.train))
+        model = fresh_model(config).to(pick_device(config.train))
         curve = build_schedule(config.optim, steps=SCHEDULE_STEPS)
         self.trainer = Trainer(
             model=model,

@@ -70,7 +70,7 @@ def model_and_tokenizer(config: RunConfig, *, resumed: Path | None) -> tuple[Cau
             )
         tokenizer = Tokenizer.load(config.init.tokenizer or "default")
         _check_fit(tokenizer, config)
-        return CausalLM(config.model), tokenizer
+        return fresh_model(config), tokenizer
     if config.lora is not None and config.init.rope_scaling is not None:
         raise ConfigError(
             "[lora] saves only adapters, so init.rope_scaling would be lost: stretch the base in a "
@@ -94,6 +94,16 @@ def _choose_trained(model: CausalLM, config: RunConfig) -> None:
     """Freeze what `[vision]` says is not trained."""
     if config.vision is not None and config.vision.train == "projector":
         train_only_projector(model)
+
+
+def fresh_model(config: RunConfig) -> CausalLM:
+    """Return a model of random weights (see `CausalLM`, `InitConfig.zero_projections`)."""
+    model = CausalLM(config.model)
+    if config.init.zero_projections:
+        for name, weight in model.named_parameters():
+            if name.removesuffix(".weight").endswith(("o_proj", "down_proj")):
+                torch.nn.init.zeros_(weight)
+    return model
 
 
 def _load_start(config: RunConfig) -> tuple[CausalLM, Tokenizer]:
