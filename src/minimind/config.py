@@ -8,6 +8,7 @@ The strict reader is in `minimind.settings`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -276,6 +277,8 @@ class InitConfig:
         rope_scaling: stretch the checkpoint's context (see `RopeScaling`).
         upcycle: make a dense checkpoint a mixture of experts that start as copies of its
             feed-forward (Komatsuzaki et al. 2022), or as slices of it.
+        zero_projections: of fresh weights, the two matrices of a layer that write to the residual
+            stream start at zero: every layer begins as the identity.
         upcycle_noise: standard deviation of what is added to the experts' weights, as a share of
             the weights' own; 0 computes what the dense model computes.
     """
@@ -285,6 +288,7 @@ class InitConfig:
     rope_scaling: RopeScaling | None = None
     upcycle: MoEConfig | None = None
     upcycle_noise: float = 0.0
+    zero_projections: bool = False
 
     def __post_init__(self) -> None:
         if not self.upcycle_noise >= 0:
@@ -421,6 +425,8 @@ class TrainConfig:
         gradient_checkpointing: `none`, `all` or the layer numbers, for example `0,2,4`.
         max_bad_steps: this many non-finite steps in a row end the run.
         deterministic: ask torch for deterministic kernels (bit-identical resume on CUDA).
+        parallel: several processes (torchrun) each hold the whole model (`replicate`), or a share
+            of weights, gradients and optimizer (`shard`, FSDP2). One process ignores it.
     """
 
     steps: int | None = None
@@ -436,6 +442,7 @@ class TrainConfig:
     max_bad_steps: int = 10
     deterministic: bool = False
     threads: int | None = None
+    parallel: Literal["replicate", "shard"] = "replicate"
 
     def __post_init__(self) -> None:
         for name in ("steps", "tokens", "epochs", "threads", "max_bad_steps"):
@@ -478,6 +485,41 @@ class LogConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KitConfig:
+    """A domain: what it is called, what it says of itself, how it is examined (docs/kits.md).
+
+    The adapters of a run with a kit carry it as kit.json; the trainer doesn't look at it.
+
+    Attributes:
+        name: what `--kit` and the served model call it.
+        title: for people.
+        disclaimer: in the model card and on the page of results.
+        system: the system prompt with which it is served when a request has none.
+        sources: of the catalogue, whose questions `minimind data kit` takes.
+        safety: file of `[[rows]]` that teach manners: a path, or a file of the package.
+        probes: file of `[[probes]]` that check them.
+        tasks: of `minimind eval` that belong to the domain.
+        general: of `minimind eval` that say what was forgotten.
+        subjects: of C-Eval and CMMLU that belong to the domain.
+    """
+
+    name: str = ""
+    title: str = ""
+    disclaimer: str = ""
+    system: str = ""
+    sources: tuple[str, ...] = ()
+    safety: str = ""
+    probes: str = ""
+    tasks: tuple[str, ...] = ()
+    general: tuple[str, ...] = ("domains", "idiom_cloze", "arithmetic")
+    subjects: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_-]*", self.name):
+            raise ConfigError(f"kit.name = {self.name!r}: letters, digits, - and _ only")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """One training run: a model, data, an objective and an optimiser."""
 
@@ -488,6 +530,7 @@ class RunConfig:
     init: InitConfig = field(default_factory=InitConfig)
     lora: LoraConfig | None = None
     vision: SightConfig | None = None
+    kit: KitConfig | None = None
     data: DataConfig = field(default_factory=DataConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
