@@ -50,7 +50,8 @@ class Oracle:
         ]
 
     def knows(self, request):
-        text = request.context if isinstance(request.context, str) else str(request.context)
+        context = request.context
+        text = context if isinstance(context, str) else context[-1]["content"]
         item = self.right[QUESTION.findall(text)[-1]]
         return request.continuation in {item.reference, "ABCD"[item.answer]}
 
@@ -59,7 +60,10 @@ class Guesser(Oracle):
     """Finds every answer equally likely, but for noise."""
 
     name = "guesser"
-    random = random.Random(5)
+
+    def __init__(self, items):
+        super().__init__(items)
+        self.random = random.Random(1)
 
     def score(self, requests, *, progress=no_progress):
         progress(len(requests))

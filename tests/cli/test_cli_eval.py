@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import tokenizers
 import torch
 
 from doubles import byte_tokenizer, tiny_config
@@ -47,7 +48,8 @@ def test_two_checkpoints_are_measured_compared_and_written(runs, capsys):
         assert (runs / name / "eval" / name / "cmmlu_cloze.jsonl").is_file()
 
 
-def test_the_table_is_for_people_and_marks_what_is_cited(runs, capsys):
+def test_the_table_is_for_people_and_marks_what_is_cited(runs, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     data = str(runs / "cmmlu.jsonl")
     arguments = [f"mine={runs / 'one'}", "--tasks", "cmmlu", "--data", data, "--limit", "5"]
     assert main(["eval", *arguments]) == 0
@@ -92,9 +94,16 @@ def test_a_model_without_a_chat_template_is_refused_with_what_to_do(runs, capsys
     )  # fmt: skip
     directory = runs / "gpt2"
     transformers.GPT2LMHeadModel(config).save_pretrained(directory)
-    byte_tokenizer().save(directory)
-    (directory / "chat_template.jinja").unlink()
-    settings = json.loads((directory / "tokenizer_config.json").read_text())
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=257, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet
+    )
+    tokenizer.train_from_iterator([], trainer)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
     (directory / "tokenizer_config.json").write_text(json.dumps(settings))
     base = [str(directory), "--tasks", "cmmlu", "--data", str(runs / "cmmlu.jsonl")]
     assert main(["eval", *base, "--json"]) == 0

@@ -65,7 +65,7 @@ def run_directory(tmp_path):
 
     config = tiny_run(tmp_path, kind="text")
     data = tmp_path / "text.jsonl"
-    row = {"text": "训练文本里混进了：law的第7个问题是什么，疑是地上霜"}
+    row = {"text": "训练文本里混进了一题：law的第7个问题是什么，疑是地上霜"}
     data.write_text(data.read_text() + json.dumps(row, ensure_ascii=False) + "\n")
     torch.manual_seed(0)
     run = tmp_path / "run"

@@ -19,7 +19,6 @@ from minimind.eval.cited import cited_for
 from minimind.eval.comparison import Difference
 from minimind.eval.harness import Asked, Scored
 from minimind.eval.results import Measure
-from minimind.eval.statistics import against_chance
 from minimind.eval.tasks.base import Metric
 
 
@@ -95,9 +94,7 @@ def number(metric: Metric, value: float) -> str:
 
 
 def verdict_of(metric: Metric, measure: Measure) -> str:
-    """Say in words how a figure stands to chance."""
-    if metric.kind == "share":
-        return against_chance(measure)
+    """Say in a few words how a figure stands to chance, judged by its interval."""
     if measure.interval is None or measure.chance is None:
         return ""
     low, high = measure.interval

@@ -61,12 +61,14 @@ class LmEvalTask:
         self._spec = name
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         exam = next((exam for group, exam in EXAMS.items() if name.startswith(group)), None)
-        include = None
-        if exam is not None:
+        if exam is None:
+            self._manager = manager()
+        else:
             self._folder = tempfile.TemporaryDirectory()
-            include = self._folder.name
-            _write_exam(BENCHMARKS[exam], Path(include), options)
-        self._manager = manager(include_path=include)
+            ours = Path(self._folder.name)
+            shipped = _write_exam(BENCHMARKS[exam], ours, options)
+            # Only their own folder: reading all of lm-eval's task files takes many seconds.
+            self._manager = manager(include_path=[shipped, ours], include_defaults=False)
         if name not in self._manager.all_tasks:
             near = did_you_mean(name, self._manager.all_tasks)
             raise UserError(f"--tasks {self.name}: lm-eval has no such task.{near}")
@@ -185,8 +187,12 @@ def _choices(task: Any, doc: Any) -> tuple[str, ...]:
     return tuple(map(str, found)) if isinstance(found, list | tuple) else ()
 
 
-def _write_exam(benchmark: Benchmark, folder: Path, options: TaskOptions) -> None:
-    """Write task files that lay local rows (or just the delimiter) over lm-eval's own."""
+def _write_exam(benchmark: Benchmark, folder: Path, options: TaskOptions) -> Path:
+    """Write task files that lay local rows, or just the delimiter, over lm-eval's own.
+
+    Returns:
+        The folder of lm-eval's own.
+    """
     import lm_eval.tasks
 
     shipped = Path(str(lm_eval.tasks.__file__)).parent / benchmark.name
@@ -204,6 +210,7 @@ def _write_exam(benchmark: Benchmark, folder: Path, options: TaskOptions) -> Non
                 continue
             lines += _local(folder, subject, rows[subject])
         (folder / path.name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return shipped
 
 
 def _local(folder: Path, subject: str, rows: Sequence[ExamRow]) -> list[str]:

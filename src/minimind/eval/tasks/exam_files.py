@@ -172,7 +172,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 )
             yield place, row
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: no csv: {error}") from error
+        line = reader.reader.line_num  # DictReader's own is that of the last good row
+        raise DataError(f"{path}:{line}: no csv: {error}") from error
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
