@@ -2,7 +2,9 @@
 
     python bench/moe.py                       the presets moe, its dense twin, a loop over experts
     python bench/moe.py --shape small         the shapes of `bench/recipe.py --compare moe`
+    python bench/moe.py --shape fine          as many weights in 64 experts of 64, eight a token
     python bench/moe.py --compile             the same, compiled
+    python bench/moe.py --clock cpu --threads 1    on a machine that others use
 
 A unit of work is one micro-batch forward and backward with its loss: what a step of many
 micro-batches is made of. All arms live in one process and take turns; the best turn of each counts,
@@ -10,7 +12,7 @@ so that what else the machine does matters least. Arms:
 
     moe     the preset: 8 experts of 512, two a token
     dense   one feed-forward as wide as the two: the same products for every token
-    loop    the mixture with its experts in a Python loop, as in the original project
+    loop    the mixture with its experts in a Python loop: pick an expert's tokens, compute, add back
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from minimind.train.objective import NextToken
 class Args:
     """What to time."""
 
-    shape: Literal["moe", "small"] = "moe"
+    shape: Literal["moe", "small", "fine"] = "moe"
     arms: tuple[str, ...] = ()
     """Default: moe, dense and loop; for `small` the arms of the comparison, and loop."""
     rows: int = 4
@@ -48,7 +50,11 @@ class Args:
     turns: int = 3
     steps: int = 1
     """Micro-batches in a turn."""
+    layers: int | None = None
+    """Fewer than the preset's, to compile sooner."""
     compile: bool = False
+    clock: Literal["wall", "cpu"] = "wall"
+    """`cpu`: seconds that this process was computing, of all threads."""
     threads: int | None = None
     json: bool = False
 
@@ -87,6 +93,10 @@ def configs(shape: str) -> dict[str, ModelConfig]:
     assert mixture.moe is not None
     active = mixture.moe.num_experts_per_tok * mixture.moe.moe_intermediate_size
     dense = replace(mixture, moe=None, intermediate_size=active)
+    if shape == "fine":
+        many = replace(mixture.moe, num_experts=64, num_experts_per_tok=8, moe_intermediate_size=64)
+        dense = replace(dense, intermediate_size=8 * 64)
+        mixture = replace(mixture, moe=many)
     return {"moe": mixture, "dense": dense, "loop": mixture}
 
 
@@ -116,6 +126,9 @@ def make_step(name: str, config: ModelConfig, args: Args) -> Callable[[], None]:
 def measure(args: Args) -> dict[str, float]:
     """Return tokens/s of each arm: its best turn."""
     shapes = configs(args.shape)
+    if args.layers is not None:
+        shapes = {n: replace(one, num_hidden_layers=args.layers) for n, one in shapes.items()}
+    clock = time.perf_counter if args.clock == "wall" else time.process_time
     arms = args.arms or tuple(shapes)
     steps = {name: make_step(name, shapes[name], args) for name in arms}
     for step in steps.values():
@@ -123,10 +136,10 @@ def measure(args: Args) -> dict[str, float]:
     best = dict.fromkeys(arms, 0.0)
     for _ in range(args.turns):
         for name, step in steps.items():
-            started = time.perf_counter()
+            started = clock()
             for _ in range(args.steps):
                 step()
-            rate = args.steps * args.rows * args.length / (time.perf_counter() - started)
+            rate = args.steps * args.rows * args.length / (clock() - started)
             best[name] = max(best[name], rate)
     return best
 

@@ -60,7 +60,7 @@ ARMS = {
         "tokens-512",
     ),
     "moe": ("moe", "dense-26m", "dense-64m"),
-    "balance": ("moe", "moe-bias", "moe-none"),
+    "balance": ("moe", "moe-bias", "moe-none", "moe-top1"),
 }
 
 
@@ -131,9 +131,9 @@ def arm_config(name: str, *, data: Path, seed: int, vocab_size: int) -> RunConfi
         rows = changed.train.batch_rows
         return replace(changed, train=replace(changed.train, micro_batch_rows=rows))
     if name in EXPERT_SHAPES:
-        half = replace(base.train, batch_rows=8, micro_batch_rows=8)
+        small = replace(base.train, batch_rows=4, micro_batch_rows=4)
         shape = base.model
-        return replace(base, train=half, model=replace(shape, **EXPERT_SHAPES[name]))
+        return replace(base, train=small, model=replace(shape, **EXPERT_SHAPES[name]))
     if name in SMALL_SHAPES:
         return replace(base, model=replace(base.model, **SMALL_SHAPES[name]))
     return base
@@ -190,15 +190,16 @@ _NARROW: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _experts(balance: Literal["loss", "bias", "none"]) -> dict[str, Any]:
-    moe = MoEConfig(num_experts=8, moe_intermediate_size=128, router_balance=balance)
+def _experts(**changes: Any) -> dict[str, Any]:
+    moe = replace(MoEConfig(num_experts=8, moe_intermediate_size=128), **changes)
     return _NARROW | {"num_key_value_heads": 2, "moe": moe}
 
 
 EXPERT_SHAPES: dict[str, dict[str, Any]] = {
-    "moe": _experts("loss"),
-    "moe-bias": _experts("bias"),
-    "moe-none": _experts("none"),
+    "moe": _experts(),
+    "moe-bias": _experts(router_balance="bias"),
+    "moe-none": _experts(router_balance="none"),
+    "moe-top1": _experts(num_experts=4, num_experts_per_tok=1, moe_intermediate_size=256),
     "dense-26m": _NARROW | {"num_key_value_heads": 1, "intermediate_size": 304},
     "dense-64m": _NARROW | {"num_key_value_heads": 2, "intermediate_size": 1024},
 }
