@@ -12,7 +12,7 @@ so that what else the machine does matters least. Arms:
 
     moe     the preset: 8 experts of 512, two a token
     dense   one feed-forward as wide as the two: the same products for every token
-    loop    the mixture with its experts in a Python loop: pick an expert's tokens, compute, add back
+    loop    the mixture with its experts in a Python loop: pick its tokens, compute, add back
 """
 
 from __future__ import annotations
