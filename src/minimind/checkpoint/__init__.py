@@ -7,10 +7,12 @@ RUN/checkpoints/step-000200/
     trainer_state.pt    optimizer, step, RNG, loader cursor; loaded with weights_only=True
     manifest.json       size and sha256 of each file
 Quantised ones have original.json: the checkpoint that they were made from.
+Runs with a domain kit have kit.json (`checkpoint.kit`).
 LoRA runs have adapter_config.json and adapter_model.safetensors (PEFT) in place of the model.
 """
 
 from minimind.checkpoint.huggingface import config_from_hf, generation_config, hf_config
+from minimind.checkpoint.kit import KitCard, read_card
 from minimind.checkpoint.quantized import original_of, refuse_quantized
 from minimind.checkpoint.runs import (
     DamagedCheckpointWarning,
@@ -35,6 +37,7 @@ from minimind.checkpoint.store import (
 
 __all__ = [
     "DamagedCheckpointWarning",
+    "KitCard",
     "base_of",
     "best",
     "best_loss",
@@ -49,6 +52,7 @@ __all__ = [
     "load_trainer_state",
     "original_of",
     "prune",
+    "read_card",
     "record_best",
     "refuse_quantized",
     "resolve",

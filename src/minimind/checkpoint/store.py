@@ -8,7 +8,7 @@ import io
 import json
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from minimind.checkpoint import vision
+from minimind.checkpoint import kit, vision
 from minimind.checkpoint.files import (
     MANIFEST,
     DirectoryWriter,
@@ -65,6 +65,7 @@ def save(
     trainer_state: dict[str, Any] | None = None,
     base: str | Path | None = None,
     original: str | Path | None = None,
+    also: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write a checkpoint that Hugging Face loads as it is; whole, or not at all.
 
@@ -72,11 +73,12 @@ def save(
         directory: replaced if it is there.
         model: its weights are written in the dtype they have.
         tokenizer: written beside them.
-        run: written as run.toml.
+        run: written as run.toml, and its domain kit as kit.json.
         trainer_state: builtins and tensors only: it is read with `weights_only=True`.
         base: the checkpoint directory that LoRA adapters were injected into. With it only the
             adapters are written, as PEFT writes them; `run.lora` says which they are.
         original: the checkpoint directory whose quantised weights these are.
+        also: writes more into the directory before it is whole.
 
     Raises:
         CheckpointError: the disk is full; what was there before is untouched.
@@ -97,10 +99,14 @@ def save(
             _write_adapter(writer, model, run.lora, base=Path(base), target=target)
         if run is not None:
             writer.write("run.toml", dump_run_config(run))
+            if run.kit is not None:
+                writer.write(kit.FILE, kit.card_json(kit.card_of(run.kit)))
         if trainer_state is not None:
             buffer = io.BytesIO()
             torch.save(trainer_state, buffer)
             writer.write(TRAINER_STATE, buffer.getvalue())
+        if also is not None:
+            also(writer.directory)
     return target
 
 

@@ -46,6 +46,9 @@ class Args:
         out: write results to this eval.json. Default: eval.json of each checkpoint's run.
         json: print the results as JSON.
         list: show all tasks.
+        kit: one page on a domain kit, before and after: a preset with [kit] or a TOML file. The
+            base is added by itself; --data has C-Eval and CMMLU, --out is the page's folder.
+        rows: for --kit: files of the domain's rows. Default: those that run.toml names.
         device: auto takes a GPU where there is one.
         precision: of the forward pass.
         batch_tokens: tokens read at once.
@@ -64,6 +67,8 @@ class Args:
     out: Path | None = None
     json: bool = False
     list: bool = False
+    kit: str | None = None
+    rows: tuple[str, ...] = ()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     batch_tokens: int = 8192
@@ -76,6 +81,10 @@ def main(argv: list[str]) -> int:
         _show_tasks()
         return 0
     _check(args)
+    if args.kit is not None:
+        from minimind.cli.eval_kit import evaluate_kit
+
+        return evaluate_kit(args)
     from minimind.cli.eval_table import show
     from minimind.eval.harness import prepare
 
@@ -101,7 +110,7 @@ def _check(args: Args) -> None:
     for flag, value in (("shots", args.shots), ("batch-tokens", args.batch_tokens - 1)):
         if value < 0:
             raise UserError(f"--{flag}: {value} is too small")
-    names = [name for name, _ in map(_named, args.checkpoints)]
+    names = [name for name, _ in map(named, args.checkpoints)]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UserError(
             f"two checkpoints are called {', '.join(sorted(twice))}: name them, "
@@ -109,7 +118,7 @@ def _check(args: Args) -> None:
         )
 
 
-def _named(argument: str) -> tuple[str, str]:
+def named(argument: str) -> tuple[str, str]:
     """Return (name, path) of `NAME=PATH` or of a path."""
     name, equals, path = argument.partition("=")
     if equals and "/" not in name:
@@ -132,7 +141,7 @@ def _options(args: Args) -> Any:
     from minimind.eval.contamination_sources import training_data
     from minimind.eval.tasks.base import TaskOptions
 
-    known = training_data(resolve(_named(args.checkpoints[0])[1]))
+    known = training_data(resolve(named(args.checkpoints[0])[1]))
     share = max((stage.share for stage in known.stages), default=0.0)
     return TaskOptions(
         data=args.data, shots=args.shots, chat=args.chat, seed=args.seed,
@@ -150,7 +159,7 @@ def _measure(
     results: dict[str, list[Scored]] = {}
     parameters: dict[str, int] = {}
     for argument in args.checkpoints:
-        name, path = _named(argument)
+        name, path = named(argument)
         with notes.status(f"loading {name}"):
             subject = _load(args, name, path)
         parameters[name] = subject.parameters
@@ -169,16 +178,20 @@ def _measure(
 
 
 def _load(args: Args, name: str, path: str) -> ModelSubject:
-    import torch
-
     from minimind.eval.subject import Options, load_subject
 
-    device = args.device
-    if device == "auto":
-        gpus = ("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())
-        device = next((gpu for gpu, there in gpus if there), "cpu")
     options = Options(precision=args.precision, batch_tokens=args.batch_tokens)
-    return load_subject(path, name=name, device=device, options=options)
+    return load_subject(path, name=name, device=pick_device(args.device), options=options)
+
+
+def pick_device(device: str) -> str:
+    """Return the device that `auto` means here."""
+    import torch
+
+    if device != "auto":
+        return device
+    gpus = ("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())
+    return next((gpu for gpu, there in gpus if there), "cpu")
 
 
 def _look_for_items(args: Args, asked: list[Asked], name: str, path: str, notes: Console) -> None:

@@ -30,6 +30,9 @@ class Args:
         models: CHECKPOINT or NAME=CHECKPOINT each: a run, a checkpoint directory, RUN:best, or a
             .gguf file. Without a name it is called as its run.
         adapter: NAME=DIRECTORY of a LoRA adapter, for a model that is served too. Repeatable.
+        adapter_folder: each LoRA run or adapter in it is served by its folder's name; those that
+            come later, as soon as models are listed or theirs is asked for.
+        kit_prompt: conversations without a system prompt get that of the model's domain kit.
         backend: what generates: torch (ours), or llama.cpp for .gguf files.
         tokenizer: directory with the tokenizer of a .gguf file; its own vocabulary otherwise.
         host: the address to listen on; 0.0.0.0 lets others in.
@@ -56,6 +59,8 @@ class Args:
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME=]CHECKPOINT ...")
     ]
     adapter: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    adapter_folder: Path | None = None
+    kit_prompt: bool = True
     backend: Literal["torch", "llama.cpp"] = "torch"
     tokenizer: str | None = None
     host: str = "127.0.0.1"
@@ -144,6 +149,7 @@ def _load_settings(args: Args) -> LoadSettings:
         threads=args.threads,
         tokenizer=args.tokenizer,
         compile=args.compile,
+        kit_prompt=args.kit_prompt,
     )
 
 
@@ -184,4 +190,5 @@ def main(argv: list[str]) -> None:
         loading=_load_settings(args),
         on_bound=lambda url: print(f"listening on {url} (base_url {url}/v1)", flush=True),
         on_ready=on_ready,
+        adapter_folder=args.adapter_folder,
     )

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from minimind.checkpoint import fingerprint, generation_config, hf_config
+from minimind.checkpoint import fingerprint, generation_config, hf_config, kit
 from minimind.checkpoint.files import DirectoryWriter
 from minimind.errors import ExportError, did_you_mean, require
 from minimind.export import model_card, verify_hf
@@ -164,6 +164,8 @@ def _write(
                 "sha256": fingerprint(base),
             }))  # fmt: skip
         writer.write("adapter_model.safetensors", weights)
+    if facts.kit is not None:
+        writer.write(kit.FILE, kit.card_json(facts.kit))
     writer.write("README.md", model_card.render(facts, adapter=source.lora is not None))
     writer.finish()
 

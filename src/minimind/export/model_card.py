@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minimind.checkpoint import fingerprint
+from minimind.checkpoint import KitCard, fingerprint, read_card
 from minimind.config import ModelConfig
 from minimind.data.ledger import FILE_NAME
 from minimind.export.loading import Source
@@ -41,6 +41,7 @@ class Facts:
         stages: newest first.
         scores: measures by name, as in eval.json; None where the run has none.
         base: what the adapters belong on.
+        kit: the domain that it was trained for, with its disclaimer.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Facts:
     stages: tuple[Stage, ...]
     scores: dict[str, dict[str, Any]] | None
     base: str | None
+    kit: KitCard | None = None
 
 
 def collect(
@@ -62,12 +64,15 @@ def collect(
         stages=tuple(_stages(source.directory)),
         scores=_scores(source.run_directory),
         base=(base_name or str(source.base)) if source.lora else None,
+        kit=read_card(source.directory),
     )
 
 
 def render(facts: Facts, *, adapter: bool = False) -> str:
     """Return README.md."""
     parts = [_front_matter(facts, adapter=adapter), f"# {facts.name}\n", _shape(facts)]
+    if facts.kit is not None:
+        parts.append(_domain(facts.kit))
     parts += [_usage(facts, adapter=adapter), _scores_section(facts), _data_section(facts)]
     return "\n".join(parts)
 
@@ -96,6 +101,11 @@ def _shape(facts: Facts) -> str:
         "A small model: it writes in the manner of its training data and doesn't know the world. "
         "Don't rely on what it says.\n"
     )
+
+
+def _domain(kit: KitCard) -> str:
+    system = f"\nSystem prompt it is served with:\n\n> {kit.system}\n" if kit.system else ""
+    return f"## Domain: {kit.title or kit.name}\n\n**{kit.disclaimer}**\n{system}"
 
 
 def _usage(facts: Facts, *, adapter: bool) -> str:

@@ -19,7 +19,7 @@ from minimind.report.sections import report_blocks
 from minimind.report.svg import standalone
 from minimind.report.writer import Run
 
-__all__ = ["print_report", "read_run", "write_comparison", "write_report"]
+__all__ = ["print_report", "read_run", "write_comparison", "write_documents", "write_report"]
 
 SUFFIX: Mapping[Language, str] = {"en": ".md", "zh": ".zh-CN.md"}
 
@@ -44,7 +44,7 @@ def write_report(
     documents: dict[Language, list[Block]] = {
         language: report_blocks(run, language=language) for language in languages
     }
-    return _write(documents, out or run.directory, "report")
+    return write_documents(documents, out or run.directory, "report")
 
 
 def write_comparison(
@@ -54,7 +54,7 @@ def write_comparison(
     documents: dict[Language, list[Block]] = {
         language: compare_blocks(a, b, language=language) for language in languages
     }
-    return _write(documents, out, "compare")
+    return write_documents(documents, out, "compare")
 
 
 def print_report(run: Run, console: Console, *, language: Language = "en") -> None:
@@ -62,7 +62,10 @@ def print_report(run: Run, console: Console, *, language: Language = "en") -> No
     print_blocks(console, report_blocks(run, language=language))
 
 
-def _write(documents: Mapping[Language, Sequence[Block]], out: Path, name: str) -> list[Path]:
+def write_documents(
+    documents: Mapping[Language, Sequence[Block]], out: Path, name: str
+) -> list[Path]:
+    """Write NAME.html, NAME.md and NAME.zh-CN.md with their pictures; return their paths."""
     out.mkdir(parents=True, exist_ok=True)
     page = out / f"{name}.html"
     page.write_text(to_page(documents, first=next(iter(documents))), encoding="utf-8")

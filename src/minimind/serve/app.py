@@ -65,12 +65,13 @@ def _add_models(app: FastAPI, server: Server) -> None:
 
     @app.get("/v1/models", openapi_extra=many, response_model=None)
     async def list_models() -> Response:
+        await server.look_again()
         models: ModelList = {"object": "list", "data": [m.card for m in server.registry]}
         return _json(models)
 
     @app.get("/v1/models/{model:path}", openapi_extra=one, response_model=None)
     async def retrieve_model(request: Request) -> Response:
-        return _json(server.model(request.path_params["model"]).card)
+        return _json((await server.find(request.path_params["model"])).card)
 
 
 def _add_state(app: FastAPI, server: Server) -> None:

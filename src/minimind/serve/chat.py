@@ -36,7 +36,7 @@ from minimind.tokenizer import Message, Tokenizer
 async def chat_completions(request: Request, server: Server) -> Response:
     """Answer a conversation."""
     body = parse(ChatCompletionRequest, await read_body(request, server))
-    served = server.model(body.model)
+    served = await server.find(body.model)
     images = await see(served, body.messages)
     prompt = chat_prompt(served, body, images=[image.ids for image in images])
     room = room_for(body, prompt_tokens=len(prompt), context=served.backend.context_length)
@@ -80,6 +80,8 @@ def chat_prompt(
         ApiError: 400; the chat template refuses them, or they are too long.
     """
     messages = [to_message(message) for message in body.messages]
+    if served.system and not any(message["role"] == "system" for message in messages):
+        messages = [{"role": "system", "content": served.system}, *messages]
     tools = [tool.shown() for tool in body.tools or ()] if offers_tools(body) else None
     # Bytes over those of the longest token: fewer tokens it can't be. A text of megabytes is
     # refused by that, before it is encoded.

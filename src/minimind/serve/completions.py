@@ -47,7 +47,7 @@ class Prompt:
 async def completions(request: Request, server: Server) -> Response:
     """Continue texts."""
     body = parse(CompletionRequest, await read_body(request, server))
-    served = server.model(body.model)
+    served = await server.find(body.model)
     prompts = read_prompts(served, body)
     context = served.backend.context_length
     rooms = [room_for(body, prompt_tokens=len(p.ids), context=context) for p in prompts]

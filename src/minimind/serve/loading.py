@@ -43,6 +43,7 @@ class LoadSettings:
         threads: of llama.cpp; None: as many as there are cores.
         tokenizer: directory with the tokenizer of .gguf files; None: the file's own vocabulary.
         compile: of the torch backend: the step of an answer that runs alone (`model.compiled`).
+        kit_prompt: the system prompt of a checkpoint's kit.json opens conversations without one.
     """
 
     backend: BackendKind = "torch"
@@ -53,6 +54,7 @@ class LoadSettings:
     threads: int | None = None
     tokenizer: str | None = None
     compile: bool = False
+    kit_prompt: bool = True
 
 
 def split_name(given: str) -> tuple[str, str]:
@@ -105,7 +107,7 @@ class Loader:
         try:
             for number, (name, path) in enumerate(named.items()):
                 if number >= len(models):
-                    self._served[name] = self._adapter(name, path)
+                    self._served[name] = self.load_adapter(name, path)
                 elif path.endswith(".gguf"):
                     self._served[name] = self._gguf(name, Path(path))
                 else:
@@ -151,10 +153,19 @@ class Loader:
         eyes = Eyes(model) if model.config.vision is not None else None
         return _served(
             name, backend, tokenizer, TorchScorer(model), identity, directory, parent=parent,
-            eyes=eyes,
+            eyes=eyes, system=self._system(directory),
         )  # fmt: skip
 
-    def _adapter(self, name: str, path: str) -> Served:
+    def _system(self, directory: Path) -> str:
+        card = checkpoint.read_card(directory) if self._settings.kit_prompt else None
+        return "" if card is None else card.system
+
+    def load_adapter(self, name: str, path: str) -> Served:
+        """Return one more adapter, merged into a copy of what it changes of its loaded base.
+
+        Raises:
+            CheckpointError, ConfigError: it is damaged, or of a base that isn't served.
+        """
         directory = checkpoint.resolve(path)
         parent = self._parent(directory)
         _, base, tokenizer = self._bases[parent]
@@ -177,9 +188,10 @@ class Loader:
         for name, (place, _, _) in self._bases.items():
             if checkpoint.fingerprint(place) == wanted:
                 return name
+        served = ", ".join(f"{place} ({name})" for name, (place, _, _) in self._bases.items())
         raise CheckpointError(
             f"--adapter {directory}: it was trained on {checkpoint.base_of(directory)}, which is "
-            "not among the models served: add that checkpoint"
+            f"not among the models served: {served or 'none'}. Serve that checkpoint too"
         )
 
     def _gguf(self, name: str, path: Path) -> Served:
@@ -254,6 +266,7 @@ def _served(
     *,
     parent: str | None = None,
     eyes: Eyes | None = None,
+    system: str = "",
 ) -> Served:
     from importlib.metadata import version
 
@@ -268,4 +281,5 @@ def _served(
         longest_token=max(len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)),
         parent=parent,
         eyes=eyes,
+        system=system,
     )

@@ -31,6 +31,7 @@ class Served:
         longest_token: bytes of the longest token; bounds a text's tokens from below.
         parent: the model that an adapter belongs to.
         eyes: of a model that sees images.
+        system: the system prompt of a conversation that has none, from kit.json; "" adds nothing.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Served:
     longest_token: int
     parent: str | None = None
     eyes: Eyes | None = None
+    system: str = ""
 
     @property
     def card(self) -> ModelCard:
@@ -83,6 +85,13 @@ class Registry:
             param="model",
             code="model_not_found",
         )
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._models
+
+    def adding(self, models: Mapping[str, Served]) -> Registry:
+        """Return a registry with more models; the old one's stay the same objects."""
+        return Registry({**self._models, **models})
 
     @property
     def backends(self) -> dict[str, Backend]:

@@ -11,10 +11,12 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
 
 from minimind.errors import RunError, UserError
+from minimind.serve.adapters import AdapterFolder
 from minimind.serve.app import create_app
 from minimind.serve.loading import Loader, LoadSettings
 from minimind.serve.registry import Registry
@@ -185,6 +187,7 @@ def serve(
     loading: LoadSettings,
     on_bound: Callable[[str], None],
     on_ready: Callable[[Server], None],
+    adapter_folder: Path | None = None,
 ) -> None:
     """Serve models until SIGINT or SIGTERM; a second signal doesn't wait for running requests.
 
@@ -196,6 +199,7 @@ def serve(
         loading: how models run.
         on_bound: called with the URL once it listens.
         on_ready: called once the models are loaded.
+        adapter_folder: adapters in it are served, also those that come later.
 
     Raises:
         UserError: the address is taken, a model can't be loaded.
@@ -207,9 +211,18 @@ def serve(
 
     async def main() -> bool:
         service = Service(settings, listening)
+        loader = Loader(loading)
+        if adapter_folder is not None:
+            service.server.folder = AdapterFolder(adapter_folder, loader.load_adapter)
+
+        def load() -> Registry:
+            registry = loader.load(models, adapters)
+            folder = service.server.folder
+            return registry if folder is None else folder.look(registry)
+
         return await service.serve(
             sock,
-            lambda: Loader(loading).load(models, adapters),
+            load,
             lambda: on_ready(service.server),
         )
 

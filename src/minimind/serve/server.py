@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
+from minimind.serve.adapters import AdapterFolder
 from minimind.serve.errors import ApiError, unavailable
 from minimind.serve.metrics import Metrics
 from minimind.serve.registry import Registry, Served
@@ -47,6 +48,7 @@ class Server:
         settings: see `ServeSettings`.
         status: `loading` until the models are there, `draining` once it was asked to end.
         registry: the models.
+        folder: of adapters that are served as they come; None: those at the start are all.
         metrics: see `Metrics`.
         scoring: the thread that scores prompts; at most `scores_waiting` requests use it.
     """
@@ -55,6 +57,8 @@ class Server:
         self.settings = settings
         self.status: Status = "loading"
         self.registry = Registry({})
+        self.folder: AdapterFolder | None = None
+        self._looking = asyncio.Lock()
         self.metrics = Metrics(lambda: self.registry.backends)
         self.scoring: ThreadPoolExecutor = scoring_thread()
         self.scores_waiting = 0
@@ -67,13 +71,23 @@ class Server:
         if self.status == "loading":
             self.status = "ready"
 
-    def model(self, name: str) -> Served:
-        """Return a model by the name that a request gave.
+    async def find(self, name: str) -> Served:
+        """Return a model by name; one that isn't known is looked for in the adapters' folder.
 
         Raises:
             ApiError: 404.
         """
+        if name not in self.registry:
+            await self.look_again()
         return self.registry.get(name)
+
+    async def look_again(self) -> None:
+        """Serve what is new in the folder of adapters, if there is one."""
+        if self.folder is None or self.status != "ready":
+            return
+        async with self._looking:
+            if self.folder.due:
+                self.registry = await asyncio.to_thread(self.folder.look, self.registry)
 
     def refusal(self) -> ApiError | None:
         """Return why no new request is taken now, or None."""

@@ -1,0 +1,166 @@
+"""Held-out questions of a domain: is the right answer likelier than three others, and how likely.
+
+The questions are the rows of the domain's files that training held out by the hash of the question.
+The three wrong answers are right ones of other held-out questions of the same source and about the
+same length. Nothing is asked by letter: each answer is read as the assistant's, and the likeliest
+per character wins. Chance is 25 %, but a wrong answer is about something else, so that following
+the question's words gets far: read it beside the base's figure, not as knowledge of the domain.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from minimind.data.document import is_held_out
+from minimind.data.formats import ChatRow, RowError, parse_row
+from minimind.data.reader import Cursor, Rejects, expand_paths, read_records
+from minimind.errors import DataError
+from minimind.eval.tasks.base import (
+    Item,
+    Metric,
+    Outcome,
+    Outcomes,
+    Progress,
+    Request,
+    Subject,
+    no_progress,
+)
+from minimind.eval.tasks.questions import CHOICES, NEAREST, per_item
+
+SEED = 0
+LONGEST = 300
+"""Longer answers aren't asked for: they would not fit a short context beside their question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One held-out row: what the user asks, the answer, and where it came from."""
+
+    asked: str
+    answer: str
+    source: str
+
+
+def held_out_questions(files: Sequence[str], *, share: float) -> list[Question]:
+    """Return the held-out single questions of chat files, each asked once.
+
+    Args:
+        files: as in `data.train`.
+        share: `data.validation_share` of the training run.
+
+    Raises:
+        DataError: a file is missing, or nothing is held out.
+    """
+    found: dict[str, Question] = {}
+    for path in expand_paths(files):
+        for _, _, record in read_records(path, Cursor(), Rejects()):
+            try:
+                row = parse_row(record, "chat")
+            except RowError:
+                continue  # the training run has reported it
+            assert isinstance(row, ChatRow)
+            messages = [message for message in row.messages if message["role"] != "system"]
+            roles = [message["role"] for message in messages]
+            if roles != ["user", "assistant"] or not is_held_out(row.held_out_key, share):
+                continue
+            answer = str(messages[1]["content"]).strip()
+            if 0 < len(answer) <= LONGEST:
+                source = str(record.get("source") or path.name.partition(".")[0])
+                found.setdefault(row.held_out_key, Question(row.held_out_key, answer, source))
+    if not found:
+        raise DataError(
+            f"{', '.join(files)}: no question is held out at data.validation_share = {share}"
+        )
+    return list(found.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class KitQuestions:
+    """Held-out questions as a task.
+
+    Attributes:
+        kit: the kit's name.
+        files: of the domain's rows.
+        share: held out of training.
+    """
+
+    kit: str
+    files: tuple[str, ...]
+    share: float
+
+    @property
+    def name(self) -> str:
+        """As in eval.json."""
+        return f"{self.kit}_questions"
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The share of right choices, and the loss on the right answers."""
+        return (
+            Metric(name=f"{self.kit}_choice", chance=1 / CHOICES,
+                   note="held-out questions: of four answers the right one is likeliest"),
+            Metric(name=f"{self.kit}_answer_loss", kind="ratio", higher_is_better=False,
+                   percent=False, note="nats a token of the right answer, its end not counted"),
+        )  # fmt: skip
+
+    def items(self) -> Sequence[Item]:
+        """Return the questions of every source that has at least four."""
+        by_source: dict[str, list[Question]] = defaultdict(list)
+        for question in held_out_questions(self.files, share=self.share):
+            by_source[question.source].append(question)
+        generator = random.Random(SEED)
+        items = []
+        for source, questions in sorted(by_source.items()):
+            ranked = sorted({q.answer for q in questions}, key=lambda text: (len(text), text))
+            place = {answer: i for i, answer in enumerate(ranked)}
+            if len(ranked) < CHOICES:
+                continue
+            for number, question in enumerate(questions):
+                start = max(0, min(place[question.answer] - NEAREST // 2, len(ranked) - NEAREST))
+                near = [a for a in ranked[start : start + NEAREST] if a != question.answer]
+                answers = [question.answer, *generator.sample(near, CHOICES - 1)]
+                generator.shuffle(answers)
+                items.append(_item(question, answers, f"{source}/{number}"))
+        return items
+
+    def run(
+        self, subject: Subject, items: Sequence[Item], *, progress: Progress = no_progress
+    ) -> Outcomes:
+        """Read the four answers of every question."""
+        requests = [
+            Request(context=[{"role": "user", "content": item.context}], continuation=choice)
+            for item in items
+            for choice in item.choices
+        ]
+        scores = subject.score(requests, progress=per_item(progress, CHOICES))
+        chosen, losses = [], []
+        for at, item in enumerate(items):
+            four = scores[at * CHOICES : (at + 1) * CHOICES]
+            rates = [
+                score.log_prob / len(choice)
+                for score, choice in zip(four, item.choices, strict=True)
+            ]
+            best = max(range(CHOICES), key=rates.__getitem__)
+            assert item.answer is not None
+            right = four[item.answer]
+            chosen.append(
+                Outcome(item=item.id, value=float(best == item.answer), group=item.group,
+                        output=item.choices[best], details={"cut": float(right.cut)})
+            )  # fmt: skip
+            losses.append(
+                Outcome(item=item.id, value=-right.log_prob, weight=float(right.tokens),
+                        group=item.group)
+            )  # fmt: skip
+        choice_metric, loss_metric = self.metrics
+        return {choice_metric.name: chosen, loss_metric.name: losses}
+
+
+def _item(question: Question, answers: Sequence[str], name: str) -> Item:
+    return Item(
+        id=name, text=f"{question.asked}\n{question.answer}", group=question.source,
+        context=question.asked, choices=tuple(answers), answer=list(answers).index(question.answer),
+        reference=question.answer,
+    )  # fmt: skip
