@@ -10,6 +10,8 @@ MiniMindError
 │   └── MissingExtraError   an optional package is needed; the message gives the pip command
 └── RunError                exit code 1: the input was fine, the work failed
     ├── TrainingDivergedError    too many non-finite losses in a row
+    ├── NotEnoughMemoryError     a step needs more than there is; says which setting to lower
+    ├── LostRankError            another process of a run on several is gone
     ├── VerificationError        an export that its reader reads differently; it was deleted
     └── FetchError          a download failed or its checksum is wrong
 """
@@ -64,6 +66,14 @@ class RunError(MiniMindError):
 
 class TrainingDivergedError(RunError):
     """The loss was not finite for too many steps in a row."""
+
+
+class NotEnoughMemoryError(RunError):
+    """A training step needs more memory than there is; the message says what to lower."""
+
+
+class LostRankError(RunError):
+    """Another process of the run is gone; what was saved is there."""
 
 
 class VerificationError(RunError):

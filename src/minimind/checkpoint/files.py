@@ -34,12 +34,19 @@ class DirectoryWriter:
 
     def finish(self) -> None:
         """Adopt the files that others wrote here, then write the manifest."""
-        for path in sorted(self.directory.iterdir()):
-            if path.name not in self._files:
-                self.write(path.name, path.read_bytes())
+        for path in sorted(self.directory.rglob("*")):
+            if path.is_dir():
+                _fsync_directory(path)
+            elif (name := path.relative_to(self.directory).as_posix()) not in self._files:
+                self._adopt(path, name)
         listing = {"format": "minimind-checkpoint", "version": 1, "files": self._files}
         self.write(MANIFEST, json.dumps(listing, indent=2) + "\n")
         _fsync_directory(self.directory)
+
+    def _adopt(self, path: Path, name: str) -> None:
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        self._files[name] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 @contextmanager
@@ -102,7 +109,9 @@ def read_manifest(directory: Path) -> dict[str, dict[str, int | str]] | None:
 
 
 def verify(directory: Path, *, skip: frozenset[str] = frozenset()) -> None:
-    """Compare every file with the manifest; of files in `skip` only the size (they are large).
+    """Compare every file with the manifest; of those in `skip` only the size (they are large).
+
+    `skip` has names of files and of folders.
 
     Raises:
         CheckpointError: names the file that is missing, truncated or altered.
@@ -115,7 +124,7 @@ def verify(directory: Path, *, skip: frozenset[str] = frozenset()) -> None:
         if found != size:
             what = "truncated" if found < int(size) else "altered"
             raise CheckpointError(f"{path} is {what}: {found:,} bytes, {size:,} were written.")
-        if name not in skip and sha256_of(path) != expected["sha256"]:
+        if name.partition("/")[0] not in skip and sha256_of(path) != expected["sha256"]:
             raise CheckpointError(f"{path} is corrupted: its sha256 is not the one in {MANIFEST}.")
 
 

@@ -12,6 +12,8 @@ from minimind.checkpoint.files import verify, write_atomically
 from minimind.errors import CheckpointError, did_you_mean
 
 TRAINER_STATE = "trainer_state.pt"
+OPTIMIZER = "optimizer"
+"""Folder of the optimizer's state of a sharded run (`train.sharded_state`)."""
 _BEST = "best.json"
 
 
@@ -46,7 +48,7 @@ def resolve(path: str | Path, *, trainer_state: bool = False) -> Path:
     Raises:
         CheckpointError: there is none, or all are damaged.
     """
-    skip = frozenset() if trainer_state else frozenset({TRAINER_STATE})
+    skip = frozenset() if trainer_state else frozenset({TRAINER_STATE, OPTIMIZER})
     text = str(path)
     if text.endswith(":best"):
         directory = best(Path(text.removesuffix(":best")))

@@ -42,6 +42,7 @@ ESTIMATE_BYTES = 2 << 20
 """`rows_per_epoch` is exact up to this many bytes of data, and extrapolated from them beyond."""
 
 STATE_VERSION = 1
+PATIENCE_SECONDS = 5.0
 SILENT_SECONDS = 30.0
 """Waiting longer for a step is told on the log, and again after every doubling."""
 
@@ -113,7 +114,7 @@ class Loader:
                 yield step.batches
         finally:
             stop.set()
-            thread.join()
+            thread.join(PATIENCE_SECONDS)  # one that a silent source holds ends with the process
 
     def _awaited(self, steps: queue.Queue[_Step | None]) -> _Step | None:
         """Return the next step, counting the wait, and saying so when it is long."""

@@ -23,7 +23,6 @@ from minimind.tokenizer import Tokenizer
 from minimind.train.metrics import MetricsLog
 from minimind.train.trainer import StepReport, Trainer
 
-
 DATA_WAIT_SHOWN = 0.05
 """From this share of the time on, waiting for data is shown beside the loss."""
 
@@ -210,15 +209,15 @@ def evaluate(
     Eager on purpose: another shape without gradients would be compiled anew. With `text_bytes`
     (bytes of the labels' text) and a loss in nats, `bits_per_byte` too.
     """
-    trainer.model.eval()
+    model = trainer.whole_model().eval()
     totals: dict[str, float] = {"loss": 0.0, "count": 0.0}
     for batch in batches:
         with trainer.autocast():
-            loss = trainer.objective(trainer.model, batch.to(trainer.device))
+            loss = trainer.objective(model, batch.to(trainer.device))
         parts = {"loss": loss.sum, "count": loss.count, **loss.metrics}
         for name, value in parts.items():
             totals[name] = totals.get(name, 0.0) + float(value)
-    trainer.model.train()
+    model.train()
     count = max(totals.pop("count"), 1.0)
     means = {name: total / count for name, total in totals.items()}
     if text_bytes:
@@ -262,11 +261,11 @@ class Sample:
         """Sample when it is due."""
         if not self.prompts or not self._every.due(trainer):
             return
-        trainer.model.eval()
+        model = trainer.whole_model().eval()
         devices = [trainer.device] if trainer.device.type == "cuda" else []
         with torch.random.fork_rng(devices), trainer.autocast():
             texts = [self.generate(prompt) for prompt in self.prompts]
-        trainer.model.train()
+        model.train()
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"## step {report.step}\n")
             for prompt, text in zip(self.prompts, texts, strict=True):

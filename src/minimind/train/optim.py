@@ -129,6 +129,11 @@ class Optimizer:
         return list(self._names)
 
     @property
+    def by_name(self) -> dict[str, Tensor]:
+        """Return every parameter that is trained by its name."""
+        return {name: parameter for parameter, name in self._names.items()}
+
+    @property
     def lr(self) -> float:
         """Return the current learning rate of the first part."""
         return self.parts[0].param_groups[0]["lr"]
@@ -195,10 +200,15 @@ def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim >= 2 and not any(other in name for other in others)
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
+def build_optimizer(model: nn.Module, config: OptimConfig, *, muon: type[Muon] = Muon) -> Optimizer:
     """Return the optimizer of everything in `model` that requires a gradient.
 
     Hidden matrices are decayed; embeddings, norms and biases are not.
+
+    Args:
+        model: what is trained.
+        config: kind, rates, decay.
+        muon: the Muon that fits how its weights lie (`train.sharding`).
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     matrices = [p for name, p in trained.items() if is_hidden_matrix(name, p)]
@@ -209,7 +219,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
         adamw_groups.insert(0, {"params": matrices, "weight_decay": config.weight_decay})
     elif matrices:
         parts.append(
-            Muon(
+            muon(
                 matrices,
                 lr=config.muon_lr,
                 momentum=config.muon_momentum,

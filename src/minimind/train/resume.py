@@ -15,8 +15,10 @@ from minimind.settings import load_run_config
 FREE_ON_RESUME = (
     "name", "out", "log.", "save.", "train.threads", "train.max_bad_steps",
     "train.steps", "train.tokens", "train.epochs",
+    "train.micro_batch_rows", "train.gradient_checkpointing", "train.parallel",
 )  # fmt: skip
-"""What may differ when a run is continued: what is told and kept, and how long it goes on.
+"""What may differ when a run is continued: what is told and kept, how long it goes on, and how a
+step is split. Another split sums in another order, so losses are the same up to rounding only.
 
 A longer run keeps its past and gets the schedule of the new length from here on: with WSD or a
 constant rate that is as if it had been that long from the start, up to the first decay. Everything

@@ -35,7 +35,8 @@ from minimind.settings import dump_run_config
 from minimind.tokenizer import Tokenizer
 from minimind.train import hooks
 from minimind.train.device import cpp_compiler, peak_flops, pick_device
-from minimind.train.distributed import World
+from minimind.train.distributed import World, join
+from minimind.train.failures import explained
 from minimind.train.metrics import MetricsLog
 from minimind.train.on_track import on_track
 from minimind.train.optim import build_optimizer
@@ -82,13 +83,15 @@ def run(config: RunConfig, *, resume: bool = False, console: Console | None = No
     Raises:
         UserError: settings, data, tokenizer or checkpoint are wrong; nothing was trained.
         TrainingDivergedError: the loss was not finite for too long.
+        NotEnoughMemoryError: says which setting to lower, and by how much.
+        LostRankError: another process of the run is gone.
     """
-    world = World.from_env(device=config.train.device)
+    world = join(config.train)
     shown = console if console is not None and world.is_main else Console(quiet=True)
-    try:
-        return _run(config, resume=resume, console=shown, world=world)
-    finally:
+    with explained(config, world):
+        result = _run(config, resume=resume, console=shown, world=world)
         world.leave()
+    return result
 
 
 def _run(config: RunConfig, *, resume: bool, console: Console, world: World) -> RunResult:
@@ -115,6 +118,9 @@ def _run(config: RunConfig, *, resume: bool, console: Console, world: World) -> 
     rejects = directory / "rejects.jsonl" if world.is_main else None
     loader = build_loader(config, tokenizer, model, world=world, rejects=rejects)
     steps = count_steps(config, loader)
+    train = _compilable(config.train, device, console=console)
+    whole = world.spread(model, train)
+    optimizer = build_optimizer(model, config.optim, muon=world.muon)
     ledger = RunLedger(
         directory / "ledger.json", files=files, origin=origin_record(config, tokenizer)
     )
@@ -123,19 +129,22 @@ def _run(config: RunConfig, *, resume: bool, console: Console, world: World) -> 
     trainer = Trainer(
         model=model,
         objective=objective,
-        optimizer=build_optimizer(model, config.optim),
+        optimizer=optimizer,
         schedule=build_schedule(config.optim, steps=steps),
-        config=_compilable(config.train, device, console=console),
+        config=train,
         steps=steps,
         loader=loader,
         clip_grad_norm=config.optim.clip_grad_norm,
         world=world,
     )
     if from_step is not None:
-        trainer.load_state_dict(checkpoint.load_trainer_state(from_step))
+        state = checkpoint.load_trainer_state(from_step)
+        world.read_optimizer(from_step, state, optimizer)
+        trainer.load_state_dict(state)
         trainer.last_checkpoint = from_step
     if not world.is_main:
-        trainer.fit()
+        with explained(config, world):
+            trainer.fit()
         return RunResult(directory=directory, last=None, stopped_by=trainer.stopped_by)
 
     directory.mkdir(parents=True, exist_ok=True)
@@ -153,10 +162,11 @@ def _run(config: RunConfig, *, resume: bool, console: Console, world: World) -> 
     metrics.cut_after(trainer.step)
     _cut_samples(directory / "samples.txt", trainer.step)
     trainer.hooks = _hooks(
-        config, model, tokenizer, directory, metrics=metrics, ledger=ledger, console=console
+        config, whole, tokenizer, directory, metrics=metrics, ledger=ledger, console=console
     )
     try:
-        last = trainer.fit()
+        with explained(config, world):
+            last = trainer.fit()
     finally:
         metrics.finish()
     return RunResult(directory=directory, last=last, stopped_by=trainer.stopped_by)
@@ -241,12 +251,14 @@ def _hooks(
         loader = trainer.loader
         assert isinstance(loader, Loader | ImageLoader)
         ledger.record(used=loader.counts)
+        state = trainer.state_dict()
         return checkpoint.save(
             checkpoint.checkpoint_path(directory, trainer.step),
-            model=trainer.model,
+            model=trainer.whole_model(),
             tokenizer=tokenizer,
             run=config,
-            trainer_state=trainer.state_dict(),
+            trainer_state=state,
+            also=trainer.world.optimizer_writer(state),
             base=config.init.checkpoint if config.lora is not None else None,
         )
 

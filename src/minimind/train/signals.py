@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
+
+
+class Interrupted(Exception):  # noqa: N818  (a request, not an error)
+    """A signal came where the program waits and nothing is half done."""
 
 
 class GracefulStop:
@@ -17,6 +23,7 @@ class GracefulStop:
     def __init__(self) -> None:
         self.number: int | None = None
         self._previous: dict[int, Any] = {}
+        self._raises = False
 
     def __enter__(self) -> GracefulStop:
         try:
@@ -34,9 +41,27 @@ class GracefulStop:
     ) -> None:
         self._restore()
 
+    @contextlib.contextmanager
+    def interruptible(self, *, on: bool) -> Iterator[None]:
+        """Where nothing is half done: a signal raises here at once, so that no wait outlives it.
+
+        Raises:
+            Interrupted: a signal came, now or before.
+        """
+        if on and self.number is not None:
+            raise Interrupted
+        self._raises = on
+        try:
+            yield
+        finally:
+            self._raises = False
+
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.number = number
         self._restore()
+        if self._raises:
+            self._raises = False
+            raise Interrupted
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

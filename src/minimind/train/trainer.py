@@ -27,7 +27,7 @@ from minimind.train.objective import Loss, Objective
 from minimind.train.optim import Optimizer
 from minimind.train.rng import rng_state, set_rng_state
 from minimind.train.schedule import Schedule
-from minimind.train.signals import GracefulStop
+from minimind.train.signals import GracefulStop, Interrupted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +154,8 @@ class Trainer:
             return report
         with self._stop:
             started = time.perf_counter()
-            for micro_batches in self.loader:
+            batches = iter(self.loader)
+            while (micro_batches := self._awaited(batches)) is not None:
                 waited = time.perf_counter() - started
                 report = self.train_step(micro_batches, started=started, data_seconds=waited)
                 self.ending = self.ending or self.step >= self.steps
@@ -162,11 +163,21 @@ class Trainer:
                 if self.ending:
                     return report
                 started = time.perf_counter()
-            # The data ended before the step budget did.
+            # The data ended before the step budget did, or a signal came while waiting for it.
             self.ending = True
             if report is not None:
                 self._run_hooks(report)
         return report
+
+    def _awaited(self, batches: Iterator[list[Batch]]) -> list[Batch] | None:
+        """Return the next step's micro-batches, or None at the end of the data or on a signal."""
+        try:
+            # A source that fell silent must not hold up the end. Several ranks end after a step,
+            # together.
+            with self._stop.interruptible(on=self.world.size == 1):
+                return next(batches, None)
+        except Interrupted:
+            return None
 
     def train_step(
         self,
@@ -186,7 +197,7 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad()
         self.optimizer.set_lr_factor(self.schedule(self.step))
-        sums = self._backward(micro_batches)
+        sums = self._backward(self.world.even(micro_batches))
         self.world.sum_gradients(self.optimizer.parameters)
         for part in self.optimizer.parts:
             self.scaler.unscale_(part)
@@ -266,7 +277,7 @@ class Trainer:
 
     def _gradient_norm(self) -> Tensor:
         gradients = [p.grad for p in self.optimizer.parameters if p.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients).to(self.device)
+        return self.world.norm(gradients).to(self.device)
 
     def _to_host(self, sums: dict[str, Tensor], norm: Tensor) -> tuple[dict[str, float], float]:
         """Read everything in one transfer: the only time in a step that the host waits."""
@@ -306,6 +317,11 @@ class Trainer:
         if self.world.is_main:
             for hook in self.hooks:
                 hook(self, report)
+        self.world.after_hooks(self)
+
+    def whole_model(self) -> CausalLM:
+        """Return the model with all its weights, for a hook; they may be spread over the ranks."""
+        return self.world.whole(self.model)
 
     @property
     def stopped_by(self) -> int | None:
