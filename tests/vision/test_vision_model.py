@@ -5,14 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers
-from run_doubles import curve, run_directory
 from vision_doubles import COLOURS, QUESTION, save_encoder, seeing_run
 
 from doubles import byte_tokenizer, tiny_config
 from minimind import checkpoint
+from minimind.config import SightConfig
 from minimind.data.images import vision_config
 from minimind.errors import CheckpointError, ConfigError, DataError
-from minimind.config import SightConfig
 from minimind.inference import Conversation, Engine
 from minimind.inference.images import Eyes, look_at
 from minimind.inference.sampling import SamplingParams
@@ -22,6 +21,7 @@ from minimind.train.run import run
 from minimind.vision.efficientnet import EfficientNetLite0
 from minimind.vision.huggingface import HuggingFaceEncoder
 from minimind.vision.images import open_image
+from run_doubles import curve, run_directory
 
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=3, stop_ids=(2,))
 
