@@ -105,6 +105,7 @@ _VERBS: dict[str, str] = {
     "look": "what a cleaning run kept and dropped, side by side, the rule highlighted",
     "quality": "train the optional quality classifier from good and bad examples",
     "images": "drawings with Chinese captions, for the vision presets",
+    "kit": "the rows of a domain kit: medical, law, or a TOML file of yours",
     "preferences": "pairs for DPO from a model's own answers, checked by a verifier",
 }
 
@@ -122,6 +123,8 @@ def main(argv: list[str]) -> int | None:
     if verb in {"clean", "look", "quality"}:
         module = importlib.import_module(f"minimind.cli.data_{verb.replace('quality', 'clean')}")
         return module.quality(rest) if verb == "quality" else module.main(rest)
+    if verb == "kit":
+        return importlib.import_module("minimind.cli.data_kit").main(rest)
     if verb == "images":
         return importlib.import_module("minimind.cli.data_images").main(rest)
     if verb == "preferences":  # needs torch and a model: imported only when it is asked for
