@@ -74,7 +74,7 @@ def bits_per_byte(
         sys.executable, "-m", "minimind", "train", "pretrain", "nano", "--name", name,
         "--out", str(run.parent), "--seed", str(seed), "--init.tokenizer", args.tokenizer,
         "--data.train", str(data), "--data.validation", str(held_out), "--train.no-compile",
-        "--train.steps", str(args.steps), "--train.batch-rows", "16", "--data.sequence-length", "256",
+        "--train.steps", str(args.steps), "--train.batch-rows", str(args.rows), "--data.sequence-length", "256",
         "--log.validate-every", "0",
     ]  # fmt: skip
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", default="default")
     parser.add_argument("--documents", type=int, default=4_000)
     parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--rows", type=int, default=16, help="rows of 256 tokens a step")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     args = parser.parse_args()

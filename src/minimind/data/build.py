@@ -95,7 +95,8 @@ def _write_pretrain(
             limit = sum(entry.bytes for entry in entries) * POETRY_SHARE / (1 - POETRY_SHARE)
             documents = _thinned(documents, int(limit))
         path = out / "pretrain" / f"{source.name}.jsonl"
-        _write(path, ({"text": d.text, "id": d.id, "source": source.name} for d in documents))
+        known = {"source": source.name, "licence": source.licence}  # `data clean` asks for it
+        _write(path, ({"text": d.text, "id": d.id} | known for d in documents))
         texts = [document.text for document in documents]
         entries.append(_entry(source, path.relative_to(out), "pretrain", texts, source.templated))
         on_progress(source, "read")
