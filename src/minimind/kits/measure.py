@@ -216,7 +216,7 @@ def _asked(
     if asking.contamination:
         notes += _look_for([questions], first_name, run)
     general = prepare(kit.general, options, limit=asking.limit)
-    probes = [Asked(task, task.items(), total=0) for task in _probe_tasks(kit)]
+    probes = [Asked(task, task.items(), total=len(task.items())) for task in _probe_tasks(kit)]
     return {"domain": domain, "general": general, "probes": probes}, tuple(notes)
 
 
