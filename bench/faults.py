@@ -420,8 +420,17 @@ PLAN: dict[str, tuple[Maker, int, int]] = {
 """Kind -> maker, how often, and how often in the short version."""
 
 
-def measure(plan: dict[str, tuple[Maker, int]], *, root: Path, seed: int) -> dict[str, Row]:
-    """Do every injection of a plan, in a mixed order, and return the table's rows."""
+def measure(
+    plan: dict[str, tuple[Maker, int]], *, root: Path, seed: int, told: Callable[[str], None]
+) -> dict[str, Row]:
+    """Do every injection of a plan, in a mixed order, and return the table's rows.
+
+    Args:
+        plan: kind -> maker, and how often.
+        root: an empty folder.
+        seed: of the order and of what each fault draws.
+        told: called with each injection's place in the plan.
+    """
     rows: dict[str, Row] = {kind: Row() for kind in plan}
     draw = random.Random(seed)
     todo = [(kind, number) for kind, (_, count) in plan.items() for number in range(count)]
@@ -440,8 +449,7 @@ def measure(plan: dict[str, tuple[Maker, int]], *, root: Path, seed: int) -> dic
                 labs[where] = Lab(root / where, world=world, rows=rows, out=out)
             fault = plan[kind][0](draw, number)
             labs[where].inject(dataclasses.replace(fault, kind=kind))
-            if sys.stderr.isatty() or done % 10 == 0:
-                print(f"{done}/{len(todo)} {kind}", file=sys.stderr, flush=True)
+            told(f"{done}/{len(todo)} {kind} {rows[kind].problems[-1:] or ''}")
         for lab in labs.values():
             lab.finish()
     finally:
@@ -496,7 +504,12 @@ def main() -> int:
         if not args.only or kind in args.only
     }
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        rows = measure(plan, root=Path(folder), seed=args.seed)
+        rows = measure(
+            plan,
+            root=Path(folder),
+            seed=args.seed,
+            told=lambda line: print(line, file=sys.stderr, flush=True),
+        )
     figures = {kind: dataclasses.asdict(row) for kind, row in rows.items()}
     if args.out:
         args.out.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n")

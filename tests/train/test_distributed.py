@@ -1,16 +1,26 @@
 """Two gloo processes make the same steps as one."""
 
 import os
+import signal
 import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import torch.multiprocessing as mp
+import yaml
 from test_trainer import make_trainer, ragged
 
 from minimind.config import OptimConfig
+from minimind.settings import load_run_config
 from minimind.train import distributed, optim
 from minimind.train.distributed import World
+from minimind.train.metrics import read_metrics
+from run_doubles import curve, tiny_run, write_settings
 
 STEPS = 4
 
@@ -67,7 +77,8 @@ def free_port():
 def ranks(tmp_path_factory):
     """What two processes made of every case."""
     results = tmp_path_factory.mktemp("ranks")
-    mp.spawn(as_rank, args=(free_port(), str(results)), nprocs=2, join=True)
+    # Forked, so that torch is imported once.
+    mp.start_processes(as_rank, (free_port(), str(results)), nprocs=2, start_method="fork")
     return [torch.load(results / f"{rank}.pt") for rank in range(2)]
 
 
@@ -97,3 +108,67 @@ def test_alone_nothing_is_joined(monkeypatch):
     world.barrier()
     world.leave()
     assert not torch.distributed.is_initialized()
+
+
+def workers(launcher):
+    """Return the process ids of the ranks below a torchrun."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    return [int(child) for child in children if b"minimind" in _command(child)]
+
+
+def _command(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_torchrun_starts_again_where_a_killed_rank_left_off(tmp_path):
+    config = tiny_run(tmp_path, steps=200)
+    config = replace(config, train=replace(config.train, parallel="shard"))
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+
+    def launch(name, *, restarts):
+        settings = write_settings(replace(config, name=name), tmp_path / f"{name}.toml")
+        command = [*run, "--master-port", free_port(), "--max-restarts", str(restarts)]
+        command += ["-m", "minimind", "train", str(settings), "--resume"]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    whole = launch("whole", restarts=0)
+    assert whole.communicate()[1] is not None
+    assert whole.returncode == 0
+    for name, restarts in (("ends", 0), ("restarts", 1)):
+        launcher = launch(name, restarts=restarts)
+        metrics = tmp_path / "runs" / name / "metrics.jsonl"
+        while not metrics.exists() or len(read_metrics(metrics)) < 30:
+            time.sleep(0.02)
+        os.kill(workers(launcher)[1], signal.SIGKILL)
+        _, errors = launcher.communicate()
+        assert (launcher.returncode == 0) == (restarts > 0), errors
+        if restarts == 0:
+            assert "process 0 of 2 can't reach the others any more" in errors
+            assert "--resume" in errors
+    expected, found = (curve(tmp_path / "runs" / name) for name in ("whole", "restarts"))
+    assert found == expected
+
+
+def test_the_examples_are_what_their_programs_read():
+    examples = Path(__file__).parents[2] / "examples"
+    script = examples / "slurm" / "train.sbatch"
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    assert "torchrun" in script.read_text()
+    assert "--resume" in script.read_text()
+    kinds = {}
+    for document in yaml.safe_load_all((examples / "kubernetes" / "train.yaml").read_text()):
+        kinds[document["kind"]] = document
+    job, service = kinds["Job"]["spec"], kinds["Service"]
+    pod = job["template"]["spec"]
+    arguments = pod["containers"][0]["args"]
+    assert f"--nnodes={job['completions']}" in arguments
+    assert job["completions"] == job["parallelism"]
+    assert pod["subdomain"] == service["metadata"]["name"]
+    stage = arguments[arguments.index("train") + 1 :]
+    config = load_run_config(stage[:2], [flag for flag in stage[2:] if flag != "--resume"])
+    assert config.train.tokens == 1_300_000_000
