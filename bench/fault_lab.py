@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from minimind import checkpoint, cli
 from minimind.config import (
@@ -115,6 +116,7 @@ class Lab:
         world: how many processes train (gloo).
         rows: results by kind, shared between labs.
         out: where runs are written; None: below `root`.
+        parallel: how the processes share the model.
         steps: optimizer steps of a run.
     """
 
@@ -125,12 +127,14 @@ class Lab:
         world: int,
         rows: dict[str, Row],
         out: Path | None = None,
-        steps: int = 18,
+        parallel: Literal["replicate", "shard"] = "replicate",
+        steps: int = 12,
     ) -> None:
         self.root, self.world, self.rows, self.steps = root, world, rows, steps
         self.number, self.reported = 0, 0
         self.pending: list[str] = []
-        self.config = _tiny_run(root, steps=steps, out=out or root / "runs")
+        config = _tiny_run(root, steps=steps, out=out or root / "runs")
+        self.config = replace(config, train=replace(config.train, parallel=parallel))
         code = self.attempt(Fault(kind="", expect="done")).codes[0]
         if code != 0:
             raise RuntimeError(f"the run without a fault ended with {code}: {self.errors()}")
@@ -300,7 +304,7 @@ class Lab:
             "curve": _curve(self.run),
             "weights": (newest / "model.safetensors").read_bytes(),
             "optimizer": {(parameter, name): value.numpy().tobytes()
-                          for parameter, values in state["optimizer"].items()
+                          for parameter, values in state.get("optimizer", {}).items()
                           for name, value in values.items()},
             "best": checkpoint.best(self.run).name,
             "samples": samples.read_text(encoding="utf-8"),
@@ -375,6 +379,6 @@ def _tiny_run(root: Path, *, steps: int, out: Path) -> RunConfig:
         optim=OptimConfig(lr=3e-3),
         train=TrainConfig(steps=steps, batch_rows=4, micro_batch_rows=2, device="cpu",
                           precision="fp32", compile=False),
-        save=SaveConfig(every=3, keep_last=2),
-        log=LogConfig(every=1, validate_every=6, validate_rows=4, sample_every=9, prompts=("春",)),
+        save=SaveConfig(every=2, keep_last=2),
+        log=LogConfig(every=1, validate_every=6, validate_rows=4, sample_every=8, prompts=("春",)),
     )  # fmt: skip

@@ -95,7 +95,7 @@ def in_validation(draw: random.Random, number: int) -> Fault:
 
 def in_sampling(draw: random.Random, number: int) -> Fault:
     """Kill at one of the tokens of a sample."""
-    at = draw.randint(1, 60)
+    at = draw.randint(1, 50)
 
     def arm(child: Child) -> None:
         usual, calls = DecoderLayer.forward, [0]
@@ -278,7 +278,7 @@ def _grow(lab: Lab) -> None:
     if checkpoint_steps(lab.run, whole=True) == lab.steps:
         lab.finish()
     lab.attempt(
-        Fault(kind="", arm=lambda child: child.wrap(Trainer, "train_step", child.kill, at=11))
+        Fault(kind="", arm=lambda child: child.wrap(Trainer, "train_step", child.kill, at=7))
     )
 
 
@@ -415,7 +415,8 @@ PLAN: dict[str, tuple[Maker, int, int]] = {
     "clocks jump": (jumping_clock, 8, 1),
     "data hangs": (hanging_data, 8, 1),
     "data is a pipe": (pipe_as_data, 2, 1),
-    "a rank is lost": (lost_rank, 12, 1),
+    "a rank is lost": (lost_rank, 10, 1),
+    "a rank is lost, sharded": (lost_rank, 10, 1),
 }
 """Kind -> maker, how often, and how often in the short version."""
 
@@ -436,7 +437,7 @@ def measure(
     todo = [(kind, number) for kind, (_, count) in plan.items() for number in range(count)]
     draw.shuffle(todo)
     labs: dict[str, Lab] = {}
-    disk = root / "disk"
+    disk = root / "mounted"
     mounted = any(kind in NEEDS_DISK for kind in plan) and _mount(disk)
     try:
         for done, (kind, number) in enumerate(todo, start=1):
@@ -444,9 +445,15 @@ def measure(
             if where == "disk" and not mounted:
                 continue
             if where not in labs:
-                world = 2 if where == "ranks" else 1
+                ranks = where in ("replicate", "shard")
                 out = disk if where == "disk" else None
-                labs[where] = Lab(root / where, world=world, rows=rows, out=out)
+                labs[where] = Lab(
+                    root / where,
+                    world=2 if ranks else 1,
+                    rows=rows,
+                    out=out,
+                    parallel="shard" if where == "shard" else "replicate",
+                )
             fault = plan[kind][0](draw, number)
             labs[where].inject(dataclasses.replace(fault, kind=kind))
             told(f"{done}/{len(todo)} {kind} {rows[kind].problems[-1:] or ''}")
@@ -459,7 +466,8 @@ def measure(
 
 
 def _lab_of(kind: str) -> str:
-    return "disk" if kind in NEEDS_DISK else "ranks" if kind == "a rank is lost" else "one"
+    ranks = {"a rank is lost": "replicate", "a rank is lost, sharded": "shard"}
+    return "disk" if kind in NEEDS_DISK else ranks.get(kind, "one")
 
 
 def _mount(folder: Path) -> bool:

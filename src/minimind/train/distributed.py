@@ -51,12 +51,14 @@ class World:
         size: how many there are.
         local_rank: number of this process on its machine; its CUDA device.
         muon: the Muon that is right for how weights lie on the ranks.
+        compiles_layers: `spread` compiles each layer, so the loop doesn't compile the whole.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     muon: ClassVar[type[Muon]] = Muon
+    compiles_layers: ClassVar[bool] = False
 
     @classmethod
     def from_env(cls, *, device: str = "auto") -> World:

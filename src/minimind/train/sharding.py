@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -105,6 +106,7 @@ class ShardedWorld(World):
     """The processes of a run, each with a share of the model."""
 
     muon: ClassVar[type[Muon]] = ShardedMuon
+    compiles_layers: ClassVar[bool] = True
     _copies: list[CausalLM] = field(default_factory=list, compare=False)
 
     def spread(self, model: CausalLM, config: TrainConfig) -> CausalLM:
@@ -117,9 +119,12 @@ class ShardedWorld(World):
         whole = copy.deepcopy(model) if self.is_main else model
         if self.is_main:
             self._copies.append(whole.requires_grad_(requires_grad=False))
+        mesh = init_device_mesh(next(model.parameters()).device.type, (self.size,))
         for layer in model.model.layers:
-            fully_shard(layer)
-        fully_shard(model)
+            if config.compile:  # what is compiled can't gather, so layer by layer
+                layer.compile(dynamic=False)
+            fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
         for module in model.modules():
             if isinstance(module, FSDPModule):
                 # Sums, which the loop divides once; gloo and NCCL both know how.

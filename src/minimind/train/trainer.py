@@ -133,7 +133,9 @@ class Trainer:
         model.set_gradient_checkpointing(config.gradient_checkpointing)
         self._loss: Callable[[CausalLM, Batch], Loss] = (
             # One kernel a shape, whatever was seen before: a resume meets shapes in another order.
-            torch.compile(objective, dynamic=False) if config.compile else objective
+            torch.compile(objective, dynamic=False)
+            if config.compile and not self.world.compiles_layers
+            else objective
         )
 
     def fit(self) -> StepReport | None:
