@@ -62,7 +62,7 @@ def atomic_directory(target: Path) -> Iterator[DirectoryWriter]:
     temp = target.parent / f".{target.name}{_TEMP}{os.getpid()}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(target.parent)
+        remove_leftovers(target.parent)
         temp.mkdir()
         writer = DirectoryWriter(temp)
         yield writer
@@ -134,12 +134,21 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _remove_leftovers(parent: Path) -> None:
+def remove_leftovers(parent: Path) -> None:
+    """Remove what kills left under temporary names in a folder that has one writer."""
     for path in parent.glob(f".*{_TEMP}*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def discard(directory: Path) -> None:
+    """Delete a directory so that a kill meanwhile leaves nothing that looks like a whole one."""
+    aside = directory.parent / f".{directory.name}{_TEMP}gone"
+    shutil.rmtree(aside, ignore_errors=True)
+    directory.rename(aside)
+    shutil.rmtree(aside)
 
 
 def _replace(temp: Path, target: Path) -> None:

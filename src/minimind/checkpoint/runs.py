@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import warnings
 from pathlib import Path
 
-from minimind.checkpoint.files import verify, write_atomically
+from minimind.checkpoint.files import discard, verify, write_atomically
 from minimind.errors import CheckpointError, did_you_mean
 
 TRAINER_STATE = "trainer_state.pt"
@@ -128,7 +127,7 @@ def prune(
         kept.add(run_directory / "checkpoints" / str(record["checkpoint"]))
     removed = [path for path in list_checkpoints(run_directory) if path not in kept]
     for path in removed:
-        shutil.rmtree(path)
+        discard(path)
     return removed
 
 

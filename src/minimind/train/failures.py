@@ -1,8 +1,9 @@
-"""What a run says when memory runs out or another process is gone, in place of a traceback."""
+"""What a run says when memory or the disk runs out, or another process is gone: no traceback."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from minimind.config import RunConfig
-from minimind.errors import ConfigError, LostRankError, NotEnoughMemoryError
+from minimind.errors import ConfigError, LostRankError, NotEnoughMemoryError, RunError
 from minimind.model.accounting import training_memory
 from minimind.train.device import pick_device
 from minimind.train.distributed import World
@@ -19,6 +20,7 @@ from minimind.train.fit import HEADROOM, largest_micro_batch
 
 # What the allocators of torch and C++ say on a CPU, where no exception class tells it.
 _NO_MEMORY = ("can't allocate memory", "bad_alloc", "not enough memory", "Cannot allocate memory")
+_NO_DISK = {errno.ENOSPC, errno.EROFS, errno.EFBIG, errno.EDQUOT, errno.EIO}
 _NO_PEER = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
 
 
@@ -29,9 +31,18 @@ def explained(config: RunConfig, world: World) -> Iterator[None]:
     Raises:
         NotEnoughMemoryError: says which setting to lower, and by how much.
         LostRankError: a collective failed.
+        RunError: the disk is full, read-only or broken.
     """
     try:
         yield
+    except OSError as error:
+        if error.errno not in _NO_DISK:
+            raise
+        raise RunError(
+            f"{error.filename or config.out} can't be written: {error.strerror}. Checkpoints saved "
+            "before are untouched. Make room (delete old runs, or set save.keep_last lower) or "
+            "choose another disk with --out, then continue with --resume"
+        ) from error
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
         if is_out_of_memory(error):
             raise NotEnoughMemoryError(advice(config, memory=total_memory(config))) from error

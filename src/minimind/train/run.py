@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 
 from minimind import checkpoint
-from minimind.checkpoint.files import write_atomically
+from minimind.checkpoint.files import remove_leftovers, write_atomically
 from minimind.config import RunConfig, TrainConfig
 from minimind.data import Loader
 from minimind.data.files import data_files
@@ -148,6 +148,8 @@ def _run(config: RunConfig, *, resume: bool, console: Console, world: World) -> 
         return RunResult(directory=directory, last=None, stopped_by=trainer.stopped_by)
 
     directory.mkdir(parents=True, exist_ok=True)
+    for folder in (directory, directory / "checkpoints"):
+        remove_leftovers(folder)
     write_atomically(stored, dump_run_config(config))
     ledger.record(used=loader.counts)
     metrics = MetricsLog(
