@@ -23,8 +23,10 @@ from minimind.settings import (
     preset_names,
 )
 
-SHAPES = ("nano", "26m", "64m", "64m-wide", "104m")
-STAGES = ("pretrain", "sft", "dpo", "lora", "distill")
+SHAPES = ("nano", "26m", "64m", "64m-wide", "104m", "moe", "moe-198m")
+STAGES = ("pretrain", "sft", "dpo", "lora", "distill", "vision", "vision-chat")
+OVERLAYS = {"medical": "lora", "law": "sft", "speedrun": "pretrain"}
+"""Laid over a stage: what they don't say is the stage's."""
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def toml(tmp_path):
 
 def test_presets_are_these_and_each_says_what_it_is():
     about = preset_names()
-    assert sorted(about) == sorted(SHAPES + STAGES)
+    assert sorted(about) == sorted((*SHAPES, *STAGES, *OVERLAYS))
     for name, line in about.items():
         assert line.startswith(f"{name}: ")
         assert len(line) > 40
@@ -59,6 +61,14 @@ def test_a_stage_wins_over_a_shape_in_whatever_order(stage, shape):
         assert ours == alone.optim
         assert both.train == alone.train
     assert both.objective == alone.objective
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_an_overlay_leaves_the_rates_to_its_stage(name):
+    stage = load_run_config([OVERLAYS[name]])
+    both = load_run_config([OVERLAYS[name], name])
+    assert (both.optim, both.objective, both.lora) == (stage.optim, stage.objective, stage.lora)
+    assert both != stage
 
 
 def test_files_lie_over_presets_and_flags_over_files(toml):
