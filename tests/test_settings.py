@@ -65,8 +65,8 @@ def test_a_stage_wins_over_a_shape_in_whatever_order(stage, shape):
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_an_overlay_leaves_the_rates_to_its_stage(name):
-    stage = load_run_config([OVERLAYS[name]])
-    both = load_run_config([OVERLAYS[name], name])
+    stage = load_run_config([OVERLAYS[name], "nano"])
+    both = load_run_config([OVERLAYS[name], name, "nano"])
     assert (both.optim, both.objective, both.lora) == (stage.optim, stage.objective, stage.lora)
     assert both != stage
 
