@@ -38,8 +38,8 @@ from minimind.settings import dump_run_config
 from minimind.tokenizer import SPECIAL_TOKENS, train_tokenizer
 from minimind.train.metrics import read_metrics
 
-PATIENCE = 300.0
-"""Seconds after which an attempt counts as hung."""
+PATIENCE = 120.0
+"""An attempt that computes nothing for so many seconds hangs; a busy machine alone is no hang."""
 
 CLOCKED = {"seconds", "tokens_per_second", "data_wait_seconds", "data_wait_share"}
 
@@ -213,8 +213,8 @@ class Lab:
         told, port = self.root / "told", _free_port()
         told.unlink(missing_ok=True)
         pids = [self._fork(fault, rank, told, port) for rank in range(self.world)]
-        codes, to_send = {}, list(fault.signals)
-        deadline = time.monotonic() + PATIENCE
+        codes, to_send, hung = {}, list(fault.signals), False
+        used, since = 0, time.monotonic()
         while len(codes) < len(pids):
             for pid in set(pids) - codes.keys():
                 done, status = os.waitpid(pid, os.WNOHANG)
@@ -222,17 +222,19 @@ class Lab:
                     codes[pid] = os.waitstatus_to_exitcode(status)
             words = told.read_text().split("\n") if told.exists() else []
             if to_send and "fired" in words:
-                os.kill(pids[0], to_send.pop(0))
                 time.sleep(0.3)
-            if time.monotonic() > deadline:
+                os.kill(pids[0], to_send.pop(0))
+            now = sum(_ticks(pid) for pid in set(pids) - codes.keys())
+            if abs(now - used) > 2:
+                used, since = now, time.monotonic()
+            if time.monotonic() - since > PATIENCE and not hung:
+                hung = True
                 for pid in set(pids) - codes.keys():
                     os.kill(pid, signal.SIGKILL)
-                deadline = float("inf")
-            time.sleep(0.005)
+            time.sleep(0.01)
         words = told.read_text().split("\n") if told.exists() else []
         saved = [int(word.removeprefix("saved ")) for word in words if word.startswith("saved ")]
         self.reported = max([self.reported, *saved])
-        hung = deadline == float("inf")
         return Attempt([codes[pid] for pid in pids], fired="fired" in words, hung=hung)
 
     def _fork(self, fault: Fault, rank: int, told: Path, port: int) -> int:
@@ -349,6 +351,15 @@ def _curve(run: Path) -> list[dict[str, float]]:
     path = run / "metrics.jsonl"
     lines = read_metrics(path) if path.exists() else []
     return [{name: v for name, v in line.items() if name not in CLOCKED} for line in lines]
+
+
+def _ticks(pid: int) -> int:
+    """Return the processor time of a process in hundredths of a second."""
+    path = Path(f"/proc/{pid}/stat")
+    if not path.exists():
+        return 0
+    fields = path.read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def _free_port() -> int:

@@ -159,7 +159,7 @@ def test_what_cannot_be_sharded_is_refused(tmp_path):
     ("rows", "gigabytes", "words"),
     [
         (64, 12, "--train.micro-batch-rows 32"),
-        (64, 2.4, "--train.micro-batch-rows 1 --train.gradient-checkpointing all"),
+        (64, 1.4, "--train.micro-batch-rows 8 --train.gradient-checkpointing all"),
         (1, 2, "Set --train.gradient-checkpointing all"),
     ],
 )

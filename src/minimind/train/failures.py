@@ -94,30 +94,28 @@ def advice(config: RunConfig, *, memory: int) -> str:
     # A pair is two rows.
     sequences = 2 if config.data.kind == "preference" else 1
 
-    def needs(rows: int, *, checkpointed: bool) -> str:
+    def needs(rows: int, *, checkpointed: bool) -> int:
         predicted = training_memory(
             config.model, micro_batch_rows=rows * sequences, sequence_length=length
         )
-        total = predicted.total(optimizer=config.optim.kind, checkpointed=checkpointed)
-        return f"about {total / 1e9:.2g} GB"
+        return predicted.total(optimizer=config.optim.kind, checkpointed=checkpointed)
 
     now, all_layers = train.micro_batch_rows, train.gradient_checkpointing == "all"
+    wanted = needs(now, checkpointed=all_layers)
+    others = "Other programs take their part of it. " if wanted < HEADROOM * memory else ""
     head = (
         f"out of memory: train.micro_batch_rows = {now} of {length} tokens needs "
-        f"{needs(now, checkpointed=all_layers)}; there are {memory / 1e9:.2g} GB in all. "
+        f"{_about(wanted)}; there are {memory / 1e9:.2g} GB in all. {others}"
     )
     tail = (
         " The step stays the same (train.batch_rows), and the run can go on: add --resume. "
         "`minimind params PRESET` shows what takes how much."
     )
     if now == 1 and all_layers:
-        return head + (
-            "Lower it with a shorter --data.sequence-length, or take a smaller preset; "
-            "--optim.kind and other programs on the device count too."
-        )
+        return head + ("Lower it with a shorter --data.sequence-length, or take a smaller preset.")
     if now == 1:
         less = needs(1, checkpointed=True)
-        return f"{head}Set --train.gradient-checkpointing all: {less}.{tail}"
+        return f"{head}Set --train.gradient-checkpointing all: {_about(less)}.{tail}"
     try:
         rows, layers = largest_micro_batch(
             config.model,
@@ -131,4 +129,8 @@ def advice(config: RunConfig, *, memory: int) -> str:
     layers = "all" if all_layers else layers
     also = " --train.gradient-checkpointing all" if layers == "all" and not all_layers else ""
     less = needs(rows, checkpointed=layers == "all")
-    return f"{head}Lower it: --train.micro-batch-rows {rows}{also} needs {less}.{tail}"
+    return f"{head}Lower it: --train.micro-batch-rows {rows}{also} needs {_about(less)}.{tail}"
+
+
+def _about(size: int) -> str:
+    return f"about {size / 1e9:.2g} GB"
