@@ -112,6 +112,7 @@ def test_traditional_script_becomes_what_opencc_makes_of_it():
         ("内网地址192.168.1.1，版本v1.2.3.4", None),
         ("一共卖出13812345678901件", None),
         ("他走了三条街，2路车来了。", None),
+        ("user2:$1$vXGZLVbS$ElyErNf:13261:0", None),
         ("凯特勒（Quetelet, 1796-1874）与第5.2.1.1节", None),
         ("第11号令于2008年5月12日公布，自6月1日起施行", None),
     ],
@@ -140,6 +141,15 @@ def test_checksums_are_the_published_ones():
 )  # fmt: skip
 def test_licences_are_classed_by_name_and_link(name, kind):
     assert licence_class(name) == kind
+
+
+def test_a_statute_that_forbids_copying_is_not_forbidden():
+    articles = "".join(
+        f"第{n}条 {PROSE[at : at + 30]}\n" for n, at in zip("一二三", (0, 30, 60), strict=True)
+    )
+    said = "承揽人应当保守秘密，未经定作人许可，不得留存复制品或者技术资料。"
+    assert run(f"{articles}第四条 {said}").drop is None
+    assert run(f"{articles}第四条 未经许可，不得转载本站内容。").rule == "licence"
 
 
 def test_the_page_speaks_for_itself_and_the_less_free_counts():

@@ -45,3 +45,20 @@ def test_preview_finds_the_kind(capsys, tmp_path, row, shown):
     arguments = ["data", "preview", str(path), "--tokenizer", str(tmp_path / "tokenizer")]
     assert main(arguments) == 0
     assert shown in capsys.readouterr().out
+
+
+def test_an_empty_shard_among_others_ends_nothing(capsys, tmp_path):
+    from doubles import byte_tokenizer
+
+    byte_tokenizer().save(tmp_path / "tokenizer")
+    (tmp_path / "a.jsonl").write_text('{"text": "一段文字"}\n', encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text("", encoding="utf-8")
+    stats = ["data", "stats", "--json", "--tokenizer", str(tmp_path / "tokenizer")]
+    assert main([*stats, str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["documents"] for row in rows] == [1, 0]
+    assert main([*stats, str(tmp_path / "b.jsonl")]) == 2
+    assert "the data set is empty" in capsys.readouterr().err
+    train = ["tokenizer", "train", "--vocab-size", "300", "--out", str(tmp_path / "made")]
+    files = [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
+    assert main([*train, "--held-out-share", "0", *files]) == 0

@@ -42,13 +42,19 @@ class Stats:
 def main(argv: list[str]) -> None:
     """Run `minimind data stats`."""
     args = tyro.cli(Stats, args=argv, prog="minimind data stats")
+    from minimind.data.rejects import Rejects, nothing_usable
     from minimind.data.statistics import Gatherer
     from minimind.tokenizer import Tokenizer
 
     console = Console()
     tokenizer = None if args.tokenizer == "none" else Tokenizer.load(args.tokenizer)
     gatherer = Gatherer(tokenizer, limit=args.limit)
-    found = [gatherer.gather(origin, args.kind or guessed_kind(origin)) for origin in _all(args)]
+    found = [
+        gatherer.gather(origin, args.kind or guessed_kind(origin, of_empty="text"))
+        for origin in _all(args)
+    ]
+    if not any(one.documents or one.rejected for one in found):
+        raise nothing_usable([one.name for one in found], "text", Rejects())
     if args.json:
         for one in found:
             console.print_json(json.dumps(one.as_dict(), ensure_ascii=False), indent=None)
@@ -70,8 +76,8 @@ def _all(args: Stats) -> list[Origin]:
     return origins
 
 
-def guessed_kind(origin: Origin) -> Kind:
-    """Return the first kind of which the origin has a usable row.
+def guessed_kind(origin: Origin, *, of_empty: Kind | None = None) -> Kind:
+    """Return the first kind of which the origin has a usable row; of an empty one, `of_empty`.
 
     Raises:
         DataError: it has none.
@@ -84,6 +90,8 @@ def guessed_kind(origin: Origin) -> Kind:
     for kind in kinds:
         if next(read_rows(origin, kind, rejects=rejects), None) is not None:
             return kind
+    if of_empty and not rejects.total:  # a cleaned shard of which nothing was kept
+        return of_empty
     raise nothing_usable([origin], "text", rejects)
 
 

@@ -47,6 +47,8 @@ def train(command: Train, console: Console) -> None:
         )
         for path in expand_paths(command.files)
     }
+    if not any(counts.values()):
+        raise nothing_usable(counts, "text", rejects)
     kept = capped(counts, max_share=command.max_share)
     tokenizer = train_tokenizer(
         _training_texts(counts, kept, held=held),
@@ -158,4 +160,6 @@ def _kind_of(path: Path) -> Kind:
             return kind
     rejects = Rejects()
     list(read_rows(path, "text", rejects=rejects))
+    if not rejects.total:  # an empty file, such as a cleaned shard of which nothing was kept
+        return "text"
     raise nothing_usable([path], "text", rejects)

@@ -50,6 +50,10 @@ _FORBIDDEN = re.compile(
     r"|转载请?(?:须|需)?(?:联系|征得)[^。\n]{0,8}(?:授权|同意)|[Aa]ll [Rr]ights [Rr]eserved(?!.{0,90}?(?:free|redistribut|permi))",
     re.DOTALL,
 )
+_ARTICLE = re.compile(r"^第[一二三四五六七八九十百千零〇0-9]{1,7}条", re.MULTILINE)
+_ITSELF = re.compile(r"本(?:站|网|文|书|刊|报|博客|平台|作品|公司|公众号)")
+_STATUTE = 3
+"""From so many articles on a page is a statute: what it forbids it forbids others."""
 _EDGE = 1_500
 """A page speaks of its own licence at its head or foot; in the middle it speaks of licences."""
 
@@ -83,8 +87,10 @@ def _statements(part: str) -> Iterator[tuple[str, int, int]]:
     for name in _BARE.finditer(part):
         if _LABEL.search(part, max(name.start() - 30, 0), name.start()):
             yield licence_class(f"CC {name[1]}"), *name.span()
+    statute = len(_ARTICLE.findall(part)) >= _STATUTE
     for forbidden in _FORBIDDEN.finditer(part):
-        yield "reserved", *forbidden.span()
+        if not statute or _ITSELF.search(part, forbidden.start() - 20, forbidden.end() + 20):
+            yield "reserved", *forbidden.span()
 
 
 @dataclass(frozen=True, kw_only=True)
