@@ -1,6 +1,8 @@
 # ruff: noqa: E501 - ruff counts a hanzi as two columns
 """Rules of cleaning: what each one finds, what it leaves alone, and that twice is once."""
 
+import tracemalloc
+
 import ftfy
 import numpy as np
 import opencc
@@ -10,9 +12,10 @@ from hypothesis import strategies as st
 
 from minimind.data.cleaning.chain import clean
 from minimind.data.cleaning.characters import codes_of
-from minimind.data.cleaning.config import Rules
+from minimind.data.cleaning.config import Duplicates, Rules
 from minimind.data.cleaning.decontaminate import Decontaminate
 from minimind.data.cleaning.licence import Licence, licence_class, stated_licence
+from minimind.data.cleaning.minhash import Signer
 from minimind.data.cleaning.page import Page, ngrams
 from minimind.data.cleaning.phrases import matcher
 from minimind.data.cleaning.pii import PersonalData, find, is_bank_card, is_id_number
@@ -284,3 +287,16 @@ def test_cleaning_twice_is_cleaning_once(parts):
         assert again.drop is None
         assert again.page.text == once.page.text
     assert np.all(codes_of(once.page.text) < 0x110000)
+
+
+def test_hashes_of_long_documents_do_not_pile_up(monkeypatch):
+    monkeypatch.setattr("minimind.data.cleaning.minhash._HASHES", 1 << 15)
+    rng = np.random.default_rng(0)
+    signer = Signer(Duplicates(permutations=16, bands=4))
+    text = "".join(map(chr, rng.integers(0x4E00, 0x9FA0, 20_000)))
+    tracemalloc.start()
+    for number in range(60):  # 60 x 160 kB of hashes
+        signer.add(Page(Document(text, str(number))))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e6

@@ -20,7 +20,7 @@ from minimind.cli import main
 from minimind.data.cleaning.config import CleanConfig, Duplicates, Input, Lines
 from minimind.data.cleaning.look import draw, page
 from minimind.data.cleaning.run import clean_corpus
-from minimind.data.cleaning.shards import plan, read_shard
+from minimind.data.cleaning.shards import Reading, plan, read_shard
 from minimind.data.ledger import read_ledger
 from minimind.errors import ConfigError, DataError
 from minimind.settings import read_config
@@ -230,3 +230,11 @@ def test_two_ray_workers_give_the_output_of_local_processes(tmp_path):
     assert spread == local
     assert rows_of(tmp_path / "ray" / "data") == rows_of(tmp_path / "out" / "data")
     assert rows_of(tmp_path / "ray" / "rejects") == rows_of(tmp_path / "out" / "rejects")
+
+
+def test_a_line_of_megabytes_becomes_documents_with_names(tmp_path):
+    (tmp_path / "one.txt").write_text("".join(chr(0x4E00 + n % 9000) for n in range(900_000)))
+    (shard,) = plan(Input(paths=(str(tmp_path / "one.txt"),)))
+    documents = list(Reading(shard, None, tmp_path / "rejects.jsonl"))
+    assert [d.id for d in documents] == ["one.txt:1", "one.txt:1.1", "one.txt:1.2"]
+    assert sum(len(d.text) for d in documents) == 900_000

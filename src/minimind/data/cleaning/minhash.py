@@ -23,6 +23,8 @@ from minimind.errors import require
 _SEED = 42
 _CROWD = 64
 """A bucket's kept documents that a new one is compared with at most."""
+_DOCUMENTS, _HASHES = 256, 1 << 20
+"""So many documents are signed at once, fewer of long ones: their hashes wait in memory, 8 MB."""
 
 
 def digest(page: Page) -> tuple[int, int]:
@@ -72,6 +74,7 @@ class Signer:
         self._found: list[np.ndarray] = []
         self._pending: list[np.ndarray] = []
         self._eligible: list[bool] = []
+        self._waiting = 0
 
     def add(self, page: Page) -> None:
         """Sign one document."""
@@ -82,13 +85,14 @@ class Signer:
         self._pending.append(
             np.unique(ngrams(page.content, self.config.n)) if near else np.zeros(1, np.uint64)
         )
-        if len(self._pending) >= 256:
+        self._waiting += len(self._pending[-1])
+        if len(self._pending) >= _DOCUMENTS or self._waiting >= _HASHES:
             self._sign()
 
     def _sign(self) -> None:
         if self.config.near:
             self._found.append(signatures(self._pending, self.config))
-        self._pending = []
+        self._pending, self._waiting = [], 0
 
     def write(self, stem: Path) -> None:
         """Write STEM.digests.npy, .ids.txt and, with near-duplicates, .signatures and .bands."""

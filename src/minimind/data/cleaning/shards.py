@@ -138,20 +138,22 @@ class Reading:
     def __iter__(self) -> Iterator[Document]:
         """Yield the documents, in the order of the file."""
         path, stop = Path(self.shard.path), self.shard.stop
-        start = Cursor(self.shard.offset, self.shard.line)
+        start, last, piece = Cursor(self.shard.offset, self.shard.line), 0, 0
         for at, size, record in read_records(path, start, self.rejects):
             yield from self._rescued(path)
             if stop is not None and at.offset >= stop:
                 return
             self.bytes += size
-            yield from self._document(path, at.line, record)
+            # A long line of a .txt file comes in pieces: each is a document with a name.
+            last, piece = at.line, piece + 1 if at.line == last else 0
+            yield from self._document(path, at.line, record, piece)
         yield from self._rescued(path)
 
     def _rescued(self, path: Path) -> Iterator[Document]:
         while self.rejects.rescued:
             yield from self._document(path, *self.rejects.rescued.pop(0))
 
-    def _document(self, path: Path, line: int, record: Any) -> Iterator[Document]:
+    def _document(self, path: Path, line: int, record: Any, piece: int = 0) -> Iterator[Document]:
         try:
             text = _text(record, self.text)
         except RowError as error:
@@ -163,7 +165,8 @@ class Reading:
         if self.shard.licence and not any(meta.get(k) for k in ("licence", "license", "rights")):
             meta["licence"] = self.shard.licence
         name = record.get("id")
-        yield Document(text, str(name) if name else f"{path.name}:{line}", meta)
+        place = f"{path.name}:{line}.{piece}" if piece else f"{path.name}:{line}"
+        yield Document(text, str(name) if name else place, meta)
 
 
 def _text(record: Any, name: str | None) -> str:
