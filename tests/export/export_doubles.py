@@ -47,8 +47,8 @@ def learnt() -> tuple[Path, str]:
     model = CausalLM(config)
     ids = torch.tensor(tokenizer.encode(seen))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for step in range(60):
-        optimizer.param_groups[0]["lr"] = 3e-3 * min(1, (step + 1) / 6, (60 - step) / 20)
+    for step in range(90):  # the README grows
+        optimizer.param_groups[0]["lr"] = 3e-3 * min(1, (step + 1) / 6, (90 - step) / 30)
         starts = torch.randint(len(ids) - 97, (6,))
         rows = torch.stack([ids[start : start + 97] for start in starts.tolist()])
         logits = model(rows[:, :-1]).logits

@@ -334,7 +334,13 @@ def test_each_refusal_is_openais_exception(client):
         (
             openai.BadRequestError,
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
-            "messages[0].content[0].type",
+            "messages[0].content[0].image_url.url",
+            "missing_required_parameter",
+        ),
+        (
+            openai.BadRequestError,
+            {"messages": [{"role": "user", "content": [{"type": "input_audio", "data": ""}]}]},
+            "messages[0].content[0]",
             "invalid_value",
         ),
     ]

@@ -28,6 +28,8 @@ def schema_for(document: dict, *, names: dict | None = None):
     document = copy.deepcopy(document)
     if names is not None:
         document["paths"]["/v1/models/{model}"]["get"]["parameters"][0]["schema"] |= names
+        schemas = document["components"]["schemas"]
+        schemas["ImagePart"] = schemas["TextPart"]  # this model has no eyes
         for kind in POSTS.values():
             body = document["components"]["schemas"][kind]
             body["properties"]["model"] = names

@@ -102,18 +102,25 @@ def _path(error: ErrorDetails) -> tuple[str | int, ...]:
     )
 
 
+_PARTS = {"text", "image_url"}
 _BRANCHES = {"str", "int", "system", "developer", "user", "assistant", "tool", "none"}
 
 
 def _is_branch(part: str, location: tuple[Any, ...], number: int) -> bool:
     after_message = number == 2 and location[0] == "messages"
+    # messages[0].user.content.list[...][0].image_url.image_url: the first names the kind of a part.
+    kind_of_part = number > 0 and isinstance(location[number - 1], int) and number > 2
     is_type = any(mark in part for mark in "[(") or part in {
         "str",
         "int",
         "none",
         "constrained-str",
     }
-    return (after_message and part in _BRANCHES) or (number > 0 and is_type)
+    return (
+        (after_message and part in _BRANCHES)
+        or (kind_of_part and part in _PARTS)
+        or (number > 0 and is_type)
+    )
 
 
 def _written(path: tuple[str | int, ...]) -> str:
