@@ -1,8 +1,10 @@
 """Ranks that share a model train what one process trains; what they save, any number resumes."""
 
+import contextlib
 import os
 import shutil
 import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,21 +26,30 @@ CLOSE = 1e-5
 """Measured: 3e-7 apart in loss after 8 steps in fp32; sums are made in another order."""
 
 
-def as_rank(rank, size, port, work):
+def as_rank(rank, size, ports, work):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    for task, arguments in work:
+    for port, (task, arguments) in zip(ports, work, strict=True):
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         task(*arguments)
 
 
 def together(size, *work):
     """Do each (function, arguments) on `size` ranks; forked, so that torch is imported once."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-    arguments = (size, port, work)
-    mp.start_processes(as_rank, args=arguments, nprocs=size, start_method="fork")
+    with contextlib.ExitStack() as servers:  # all at once, so that all ports differ
+        sockets = [servers.enter_context(socket.socket()) for _ in work]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        ports = [one.getsockname()[1] for one in sockets]
+    ranks = mp.start_processes(
+        as_rank, args=(size, ports, work), nprocs=size, join=False, start_method="fork"
+    )
+    deadline = time.monotonic() + 300
+    while not ranks.join(timeout=5):
+        if time.monotonic() > deadline:
+            for process in ranks.processes:
+                process.kill()
+            pytest.fail(f"{size} ranks hang")
 
 
 def resumed(config):
