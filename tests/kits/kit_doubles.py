@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from minimind.config import LoraConfig, RunConfig
+from minimind.config import LoraConfig, ModelConfig, RunConfig
 from minimind.kits.measure import kit_of
 from minimind.kits.rows import DOMAIN, SAFETY, write_rows
 from run_doubles import following
@@ -67,4 +67,5 @@ def kit_run(first: RunConfig, folder: Path, *, name: str = "fruit") -> RunConfig
     files = (str(folder / "rows" / DOMAIN), str(folder / "rows" / SAFETY), general)
     data = replace(config.data, train=files, weights=(0.6, 0.1, 0.3), validation_share=0.1)
     lora = LoraConfig(rank=2, alpha=4.0)
-    return replace(config, kit=kit, lora=lora, data=data)
+    # The shape is the checkpoint's, whatever that is.
+    return replace(config, kit=kit, lora=lora, data=data, model=ModelConfig())
