@@ -199,9 +199,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     raise AssertionError(f"worker {worker} is still there")
 
 
-@pytest.mark.parametrize(
-    ("kind", "workers"), [("text", 0), ("chat", 0), ("preference", 0), ("chat", 1)]
-)
+@pytest.mark.parametrize(("kind", "workers"), [("text", 0), ("preference", 0), ("chat", 1)])
 def test_the_cache_changes_nothing_and_the_next_epoch_reads_it(tmp_path, kind, workers):
     chats(tmp_path / "c")
     names = {"chat": "c/chat.jsonl", "preference": "c/pairs.jsonl"}
