@@ -60,7 +60,7 @@ ARMS = {
         "tokens-512",
     ),
     "moe": ("moe", "dense-26m", "dense-64m"),
-    "balance": ("moe", "moe-bias", "moe-none", "moe-strong", "moe-top1"),
+    "balance": ("moe", "moe-bias", "moe-none", "moe-weak", "moe-top1"),
 }
 
 
@@ -199,7 +199,7 @@ EXPERT_SHAPES: dict[str, dict[str, Any]] = {
     "moe": _experts(),
     "moe-bias": _experts(router_balance="bias"),
     "moe-none": _experts(router_balance="none"),
-    "moe-strong": _experts(router_aux_loss_coef=0.1),
+    "moe-weak": _experts(router_aux_loss_coef=0.01),
     "moe-top1": _experts(num_experts=4, num_experts_per_tok=1, moe_intermediate_size=256),
     "dense-26m": _NARROW | {"num_key_value_heads": 1, "intermediate_size": 304},
     "dense-64m": _NARROW | {"num_key_value_heads": 2, "intermediate_size": 1024},

@@ -75,7 +75,7 @@ class MoEConfig:
     moe_intermediate_size: int = 512
     norm_topk_prob: bool = True
     router_balance: Literal["loss", "bias", "none"] = "loss"
-    router_aux_loss_coef: float = 0.01
+    router_aux_loss_coef: float = 0.1
     router_z_loss_coef: float = 0.001
 
     def __post_init__(self) -> None:
