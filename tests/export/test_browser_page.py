@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,12 +24,6 @@ from minimind.model import CausalLM
 from minimind.tokenizer import Tokenizer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "browser"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-]  # fmt: skip
 PATIENCE = 120_000  # milliseconds; a shared machine may take long to start a browser
 
 
@@ -89,16 +82,13 @@ def letters_only_model() -> tuple[CausalLM, Tokenizer]:
 
 
 @pytest.fixture(scope="module")
-def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
-    need(CHROMIUM, "chromium is not installed")
-    for module in ("playwright", "onnx", "onnxscript", "onnxruntime"):
+def chat(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
+    for module in ("onnx", "onnxscript", "onnxruntime"):
         need(importlib.util.find_spec(module), f"the package {module} is not installed")
     need(
         (EXAMPLE / "vendor" / "transformers.min.js").exists(),
         "examples/browser/vendor is missing: npm ci && npm run vendor there",
     )
-    from playwright.sync_api import sync_playwright
-
     from minimind.export.onnx import export_onnx
 
     where = tmp_path_factory.mktemp("browser")
@@ -109,14 +99,12 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
     server = load_serve().make_server(export, port=0, quiet=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}/"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(locale="zh-CN")
-        found = Chat(page, address, model, tokenizer, export)
-        page.on("request", lambda request: note(found, request.url))
-        page.on("pageerror", lambda error: found.errors.append(str(error)))
-        yield found
-        browser.close()
+    page = chromium.new_page(locale="zh-CN")
+    found = Chat(page, address, model, tokenizer, export)
+    page.on("request", lambda request: note(found, request.url))
+    page.on("pageerror", lambda error: found.errors.append(str(error)))
+    yield found
+    page.close()
     server.shutdown()
     server.server_close()
 

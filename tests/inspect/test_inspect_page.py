@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import pytest
 import torch
@@ -15,9 +14,6 @@ from minimind.inspect.page import render_page
 from minimind.inspect.words import WORDS
 from minimind.model import CausalLM
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
 EVIL = '</script><img src="http://example.com/a.png" onerror="window.hacked=1">'
 LOOP = "abcd" * 5
 
@@ -36,26 +32,15 @@ def tiny_checkpoints(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def inspect_chromium():
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def opened(inspect_chromium, tmp_path):
+def opened(chromium, tmp_path):
     """Return a function that writes a page and opens it; it must ask nothing and throw nothing."""
     problems = []
     contexts = []
 
     def open_page(readings, *, width=1280, locale="en-US", scheme="light"):
         write_page(tmp_path / "page.html", readings)
-        context = inspect_chromium.new_context(
+        context = chromium.new_context(
             locale=locale, color_scheme=scheme, viewport={"width": width, "height": 900}
         )
         contexts.append(context)

@@ -1,12 +1,4 @@
-"""report.html in a real headless Chromium: both languages, hovering, no request, no overflow.
-
-Needs chromium and playwright (Python); skipped where one is missing, unless
-MINIMIND_BROWSER_TESTS=require (CI), where that is a failure.
-"""
-
-import importlib.util
-import os
-import shutil
+"""report.html in a real headless Chromium: both languages, hovering, no request, no overflow."""
 
 import pytest
 from test_page import one_run
@@ -14,35 +6,14 @@ from test_report import whole_run
 
 from minimind.report.files import write_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not CHROMIUM or importlib.util.find_spec("playwright") is None:
-        reason = "chromium or playwright is not installed"
-        if os.environ.get("MINIMIND_BROWSER_TESTS") == "require":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=120_000)
-        yield opened
-        opened.close()
-
 
 @pytest.fixture
-def opened(browser, tmp_path):
+def opened(chromium, tmp_path):
     """Open a report; at the end nothing was asked of anyone and no script failed."""
     asked, errors, pages = [], [], []
 
     def visit(path, *, width=1280):
-        page = browser.new_page(viewport={"width": width, "height": 900})
+        page = chromium.new_page(viewport={"width": width, "height": 900})
         page.set_default_timeout(120_000)  # a shared machine may take long
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))

@@ -7,7 +7,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "serve"))  # serve_doubles: servers in this process
 
-from ui_doubles import CHROMIUM, FLAGS, PagesBehind, need, paced, serving, train_to_chat
+from ui_doubles import PagesBehind, need, paced, serving, train_to_chat
 
 from minimind.serve.loading import Loader, LoadSettings
 
@@ -38,25 +38,14 @@ def slow(chatty_dir):
 
 
 @pytest.fixture(scope="session")
-def chromium():
-    need("gradio", "playwright", "httpx")
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="session")
 def chatty_page(chatty, chromium):
+    need("gradio", "httpx")
     with PagesBehind(chatty.url, chromium) as pages:
         yield pages
 
 
 @pytest.fixture(scope="session")
 def slow_page(slow, chromium):
+    need("gradio", "httpx")
     with PagesBehind(slow.url, chromium) as pages:
         yield pages

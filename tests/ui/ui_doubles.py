@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -24,13 +23,8 @@ from minimind.serve.run import Listening
 from minimind.serve.server import ServeSettings
 from minimind.tokenizer import train_tokenizer
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 CONTEXT = 512
 """Of the test model."""
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 PATIENCE = 120_000  # milliseconds; a shared machine may take long
 
 SYSTEM = "你是小明。"
