@@ -91,8 +91,9 @@ def _orthogonalize_dealt(mine_NrC: Tensor, *, rows: int) -> Tensor:
     if whole_nRC.numel():
         whole_nRC = orthogonalize(whole_nRC)
     back = torch.cat([part.flatten() for part in whole_nRC.split(rows_of, dim=1)])
-    dist.all_to_all_single(mine, back, sent, received)
-    return mine.view_as(mine_NrC)
+    mine_NrC = torch.empty_like(mine).view_as(mine_NrC)  # what was given stays as it is
+    dist.all_to_all_single(mine_NrC.view(-1), back, sent, received)
+    return mine_NrC
 
 
 def _chunks(total: int, parts: int) -> list[int]:
