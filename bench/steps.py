@@ -148,7 +148,7 @@ def original(spec: Spec, config: Any, ids: Any) -> Step:
     """Return one step as jingyaogong/minimind does it: eager, AdamW, logits held, rows padded.
 
     Its rows are documents of their own, filled up to the row's length; here the last 40 % of each
-    row are padding (docs/LOG.md: about 40 % of its slots are padding), so real tokens are 60 % of the slots.
+    row are, so that 60 % of the slots are real tokens (the original's share on its own data).
     """
     import torch
     from torch.nn import functional as F

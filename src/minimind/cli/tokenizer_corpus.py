@@ -14,7 +14,7 @@ from rich.table import Table
 
 from minimind.cli.tokenizer import Report, Train, print_json
 from minimind.data.document import is_held_out
-from minimind.data.formats import ChatRow, Kind, TextRow
+from minimind.data.formats import ChatRow, Kind, PreferenceRow, TextRow
 from minimind.data.reader import Rejects, expand_paths, nothing_usable, read_rows
 from minimind.errors import DataError
 from minimind.tokenizer import Tokenizer, train_tokenizer
@@ -148,7 +148,7 @@ def _keyed_texts(path: Path, *, rejects: Rejects) -> Iterator[tuple[str, str]]:
     for _, _, row in read_rows(path, kind, rejects=rejects):
         if isinstance(row, TextRow):
             yield row.held_out_key, row.text
-        else:
+        elif isinstance(row, ChatRow | PreferenceRow):
             messages = row.messages if isinstance(row, ChatRow) else row.chosen
             yield row.held_out_key, "\n".join(message["content"] for message in messages)
 

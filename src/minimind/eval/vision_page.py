@@ -66,7 +66,8 @@ def render(title: str, scores: Sequence[VisionScores], samples: Sequence[Sample]
         "<p class='note'>损失：标题的每个 token 多少 nat，看对的图、另一张图、不看图，同一标题成对比较；"  # noqa: E501
         "方括号里是 95% 区间。四选一：哪个标题因为看了图而变得最可能；随机为 25%。<br>"
         "Loss: nats a caption token after the right image, another image, no image, paired; "
-        "brackets are 95 % intervals. One of four: whose likelihood the image raises most; chance is 25 %."
+        "brackets are 95 % intervals. One of four: whose likelihood the image raises most; "
+        "chance is 25 %."
         f"</p>{shown}</html>\n"
     )
 

@@ -89,8 +89,8 @@ class Muon(torch.optim.Optimizer):
         directions = orthogonalize(stacked.flatten(0, -3)).unflatten(0, leading)
         rows, columns = parameters[0].shape[-2:]
         scale = math.sqrt(max(1.0, rows / columns))
-        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         for parameter, direction in zip(parameters, directions.unbind(), strict=True):
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(direction, alpha=-group["lr"] * scale)
 
     def _look_ahead(self, parameter: nn.Parameter, *, momentum: float) -> Tensor:

@@ -36,10 +36,11 @@ def write_sharded(folder: Path, shares: dict[str, dict[str, Tensor]]) -> None:
         for parameter, values in shares.items()
         for name, value in values.items()
     }
-    dcp.save(flat, checkpoint_id=where)
+    dcp.save(flat, checkpoint_id=where)  # pyright: ignore[reportPrivateImportUsage]
     if dist.get_rank() != 0:
         return
-    index = dcp.FileSystemReader(where).read_metadata()
+    reader = dcp.FileSystemReader(where)  # pyright: ignore[reportPrivateImportUsage]
+    index = reader.read_metadata()
     wanted = {info.relative_path for info in (index.storage_data or {}).values()}
     missing = sorted(name for name in wanted if not (where / name).exists())
     if missing:
@@ -63,7 +64,8 @@ def read_sharded(folder: Path, optimizer: Optimizer) -> dict[str, dict[str, Tens
     if not where.is_dir():
         raise CheckpointError(f"{folder} has no optimizer's state: it can't be resumed from.")
     try:
-        index = dcp.FileSystemReader(where).read_metadata()
+        reader = dcp.FileSystemReader(where)  # pyright: ignore[reportPrivateImportUsage]
+        index = reader.read_metadata()
         wanted: dict[str, Tensor] = {}
         for key, info in index.state_dict_metadata.items():
             like = optimizer.by_name.get(key.partition(_BETWEEN)[0])
@@ -74,7 +76,7 @@ def read_sharded(folder: Path, optimizer: Optimizer) -> dict[str, dict[str, Tens
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # one process alone is what was asked for
             logging.getLogger("torch.distributed.checkpoint").setLevel(logging.ERROR)
-            dcp.load(wanted, checkpoint_id=where)
+            dcp.load(wanted, checkpoint_id=where)  # pyright: ignore[reportPrivateImportUsage]
     except (dcp.api.CheckpointException, RuntimeError, OSError) as error:
         raise CheckpointError(f"{where} is damaged: {error}") from error
     state: dict[str, dict[str, Tensor]] = defaultdict(dict)

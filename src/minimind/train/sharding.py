@@ -61,8 +61,8 @@ class ShardedMuon(Muon):
             directions = _orthogonalize_dealt(torch.stack(ahead), rows=parameters[0].shape[0])
         rows, columns = parameters[0].shape[-2:]
         scale = math.sqrt(max(1.0, rows / columns))
-        torch._foreach_mul_(shards, 1 - group["lr"] * group["weight_decay"])
         for shard, direction in zip(shards, directions, strict=True):
+            shard.mul_(1 - group["lr"] * group["weight_decay"])
             shard.add_(direction, alpha=-group["lr"] * scale)
 
 

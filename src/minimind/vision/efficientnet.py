@@ -155,7 +155,8 @@ def _fold_norms(module: nn.Module) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.Sequential) and isinstance(child[0], nn.Conv2d):
             conv, norm = child[0], child[1]
-            assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+            assert isinstance(conv, nn.Conv2d)
+            assert isinstance(norm, nn.BatchNorm2d)
             setattr(module, name, fuse_conv_bn_eval(conv, norm))
         else:
             _fold_norms(child)
