@@ -1,9 +1,7 @@
 """Settings that every test needs before torch is imported."""
 
 import contextlib
-import importlib.util
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -20,30 +18,10 @@ with contextlib.suppress(ValueError):  # not in the main thread
     signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, str(Path(__file__).parent))
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-CHROMIUM_FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
-]  # fmt: skip
+from browser_doubles import open_chromium
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """One headless Chromium for all tests: two Playwrights can't run in one thread.
-
-    Skipped where it is missing, unless MINIMIND_BROWSER_TESTS=require (CI).
-    """
-    if CHROMIUM is None or importlib.util.find_spec("playwright") is None:
-        reason = "chromium or the package playwright is not installed"
-        if os.environ.get("MINIMIND_BROWSER_TESTS") == "require":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=CHROMIUM_FLAGS, timeout=120_000
-        )
-        yield browser
-        browser.close()
+    """A headless Chromium, for a module: while one is open no coroutine can run in this thread."""
+    yield from open_chromium()

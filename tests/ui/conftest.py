@@ -9,6 +9,7 @@ sys.path.append(str(Path(__file__).parents[1] / "serve"))  # serve_doubles: serv
 
 from ui_doubles import PagesBehind, need, paced, serving, train_to_chat
 
+from browser_doubles import open_chromium
 from minimind.serve.loading import Loader, LoadSettings
 
 
@@ -35,6 +36,11 @@ def slow(chatty_dir):
     registry = Loader(LoadSettings(slots=4, queue=16)).load([f"mini={chatty_dir}"], [])
     with serving(paced(registry, per_second=50)) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    yield from open_chromium()
 
 
 @pytest.fixture(scope="session")
