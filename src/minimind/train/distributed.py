@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from minimind.config import TrainConfig
 from minimind.data.batch import Batch
 from minimind.errors import ConfigError
 from minimind.model import CausalLM
 from minimind.train.optim import Muon, Optimizer
+from minimind.train.rendezvous import attempt_store
 
 if TYPE_CHECKING:
     from minimind.train.trainer import Trainer
@@ -69,6 +71,7 @@ class World:
 
         Raises:
             ConfigError: a machine has more processes than GPUs.
+            LostRankError: a process didn't come within half an hour.
         """
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size == 1:
@@ -85,7 +88,14 @@ class World:
                 )
             torch.cuda.set_device(world.local_rank)
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+            store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+            dist.init_process_group(
+                "nccl" if on_gpu else "gloo",
+                store=attempt_store(store, rank, size, timeout=PATIENCE),
+                rank=rank,
+                world_size=size,
+                timeout=PATIENCE,
+            )
         return world
 
     @property
