@@ -163,6 +163,7 @@ class KVCache:
     def select(self, rows: Tensor | Sequence[int]) -> KVCache:
         """Keep these rows in this order (a row may come twice); changes the cache, returns it."""
         index_CPU = torch.as_tensor(rows).cpu().long()
+        self.whole, self.first = None, 0
         self.lengths = self.lengths[index_CPU]
         self._written = self._written[index_CPU]
         index = index_CPU.to(self.device)

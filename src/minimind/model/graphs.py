@@ -1,8 +1,8 @@
 """One token of each of several rows on a GPU, as a CUDA graph: one launch instead of some 400.
 
-At this size a step's kernels take 0.1-0.3 ms and launching them from Python takes 5-10. A graph is
-recorded the first time that a number of rows meets a number of slots, both rounded up, and replayed
-from then on. Rows that only fill a number up write to the slot after the last, which nobody reads.
+What it saves on a GPU is for `bench/gpu.py 6` to tell: none was at hand. A graph is recorded the first
+time that a number of rows meets a number of slots, both rounded up, and replayed from then on. Rows
+that only fill a number up write to the slot after the last, which nobody reads.
 
 Axes: B rows, T query (1), S key, G kv heads, K head dim, V vocabulary.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -33,12 +34,14 @@ class _Recording:
     """A step for one number of rows and slots.
 
     Attributes:
+        buffer: the first of the cache's keys that it writes to.
         ids: (B, 1) int64, read.
         positions: (B, 1) int64, read.
         logits: (B, V), written.
         replay: runs it.
     """
 
+    buffer: Tensor
     ids: Tensor
     positions: Tensor
     logits: Tensor
@@ -62,7 +65,10 @@ class GraphStep:
         windows = {config.window_of(layer) for layer in range(config.num_hidden_layers)}
         dynamic = config.rope_scaling is not None and config.rope_scaling.rope_type == "dynamic"
         self._serves = config.moe is None and windows == {None} and not dynamic
-        self._recordings: dict[tuple[int, ...], _Recording] = {}
+        # A recording knows its cache's memory, so it goes when the cache does.
+        self._recordings: WeakKeyDictionary[KVCache, dict[tuple[int, ...], _Recording]] = (
+            WeakKeyDictionary()
+        )
         self._pool: Any = None  # the recordings' memory: only one runs at a time
 
     def takes(self, cache: KVCache) -> bool:
@@ -92,11 +98,11 @@ class GraphStep:
         whole, count = cache.whole or cache, len(ids_B)
         needed = (int(cache.lengths.max()) // LENGTH_STEP + 1) * LENGTH_STEP
         rows = min(1 << (count - 1).bit_length(), whole.batch_size - cache.first)
-        key = (whole.buffers()[0][0].data_ptr(), cache.first, rows, needed)
-        recording = self._recordings.get(key)
-        if recording is None:
-            recording = self._record(whole, cache.first, rows, needed)
-            self._recordings[key] = recording
+        key = (cache.first, rows, needed)
+        recordings = self._recordings.setdefault(whole, {})
+        recording = recordings.get(key)
+        if recording is None or recording.buffer is not whole.buffers()[0][0]:
+            recording = recordings[key] = self._record(whole, cache.first, rows, needed)
         recording.ids[:count, 0] = ids_B
         recording.positions[:count, 0] = cache.lengths.to(cache.device)
         recording.positions[count:] = whole.max_length - 1
@@ -105,7 +111,7 @@ class GraphStep:
         return recording.logits[:count]
 
     def _record(self, whole: KVCache, first: int, rows: int, needed: int) -> _Recording:
-        device = whole.device
+        device, buffer = whole.device, whole.buffers()[0][0]
         ids_B1 = torch.zeros(rows, 1, dtype=torch.int64, device=device)
         # While it warms up it writes where nobody reads.
         positions_B1 = torch.full_like(ids_B1, whole.max_length - 1)
@@ -125,7 +131,7 @@ class GraphStep:
                 rows, self._model.config.vocab_size, dtype=self._model.output_weight.dtype
             )
             return _Recording(
-                ids_B1, positions_B1, logits_BV, lambda: void(logits_BV.copy_(step()))
+                buffer, ids_B1, positions_B1, logits_BV, lambda: void(logits_BV.copy_(step()))
             )
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -137,7 +143,7 @@ class GraphStep:
         with torch.cuda.graph(graph, pool=self._pool):
             logits_BV = step()
         self._pool = self._pool or graph.pool()
-        return _Recording(ids_B1, positions_B1, logits_BV, graph.replay)
+        return _Recording(buffer, ids_B1, positions_B1, logits_BV, graph.replay)
 
 
 def void(_: object) -> None:
