@@ -14,7 +14,7 @@ import json
 import re
 import tomllib
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -35,7 +35,7 @@ def preset_names() -> dict[str, str]:
     }
 
 
-def load_run_config(layers: list[str], flags: list[str] | None = None) -> RunConfig:
+def load_run_config(layers: Sequence[str], flags: Sequence[str] | None = None) -> RunConfig:
     """Read a run's settings.
 
     Model shapes of the package (`nano`, `64m` ...) are laid first and stages over them, whatever
@@ -61,7 +61,7 @@ def load_run_config(layers: list[str], flags: list[str] | None = None) -> RunCon
         config = _build(RunConfig, merged, "")
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
-    return _apply_flags(config, flags) if flags else config
+    return _apply_flags(config, list(flags)) if flags else config
 
 
 def load_model_config(preset: str) -> ModelConfig:

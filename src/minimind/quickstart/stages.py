@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from minimind.config import RunConfig, TrainConfig
+from minimind.config import TrainConfig
 from minimind.errors import ConfigError
 from minimind.eval.results import Evaluation, StageRecord, Stages, read_json, write_json
 from minimind.quickstart.words import WHY, Language
@@ -203,8 +203,9 @@ class Quickstart:
 
     def _plan(self) -> StageRecord:
         """Time real steps (they fill torch.compile's cache too) and divide what time is left."""
+        split = self._split()
         if self.config.steps is None:
-            rate, step_seconds = self._measured()
+            rate, step_seconds = self._measured(split)
             left = max(30.0, self.config.minutes * 60 - self._spent_so_far())
             share = self.config.shares
             steps = max(20, int(left * share["pretrain"] / step_seconds))
@@ -218,24 +219,24 @@ class Quickstart:
             "sft steps": sft_steps,
             "problems": problems,
         }
-        write_json(self._at("plan.json"), details)
+        write_json(self._at("plan.json"), {**details, "micro-batch": split})
         return self._done("plan", details)
 
     def _pretrain(self) -> StageRecord | None:
-        steps = read_json(self._at("plan.json"))["pretrain steps"]
-        return self._train("pretrain", ("pretrain", self.config.model, *self.config.layers), [
-            *self._pretrain_flags(), "--train.steps", steps,
+        plan = read_json(self._at("plan.json"))
+        return self._train("pretrain", self._layers, [
+            *self._pretrain_flags(plan["micro-batch"]), "--train.steps", plan["pretrain steps"],
         ])  # fmt: skip
 
     def _sft(self) -> StageRecord | None:
-        steps = read_json(self._at("plan.json"))["sft steps"]
+        plan = read_json(self._at("plan.json"))
         return self._train("sft", ("sft",), [
             "--init.checkpoint", self._at("pretrain"),
             "--data.train", self._at("data/sft.jsonl"), self._at("data/self.jsonl"),
             "--data.weights", *SFT_WEIGHTS,
             "--data.validation-share", QUESTIONS_HELD_OUT,
-            *self._sft_rows(),
-            "--train.steps", steps,
+            *self._sft_rows(plan["micro-batch"]),
+            "--train.steps", plan["sft steps"],
         ])  # fmt: skip
 
     def _preferences(self) -> StageRecord:
@@ -313,37 +314,44 @@ class Quickstart:
             figure="training loss", before=lines[0]["loss"], after=last["loss"],
         )  # fmt: skip
 
-    def _sft_rows(self) -> list[object]:
-        """As many tokens a step as in pretraining, where the plan's seconds a step come from.
+    @property
+    def _layers(self) -> tuple[str, ...]:
+        return ("pretrain", self.config.model, *self.config.layers)
 
-        Rows are 512 long here, 256 there; a larger model's steps are those of its micro-batches.
-        """
-        if self.config.model == "nano":
-            return ["--train.batch-rows", 8]
-        config = self._run_config()
-        rows = config.train.micro_batch_rows
-        return ["--train.batch-rows", config.train.batch_rows, "--train.micro-batch-rows", rows]
-
-    def _run_config(self, *flags: object) -> RunConfig:
-        """Return the settings of pretraining, with a micro-batch that fits the device."""
+    def _split(self) -> dict[str, Any]:
+        """Return the settings of a micro-batch that fits the device; none where the preset's do."""
         from minimind.settings import load_run_config
         from minimind.train.fit import fitted
 
-        layers = ["pretrain", self.config.model, *self.config.layers]
-        return fitted(load_run_config(layers, list(map(str, flags))))
+        config = load_run_config(self._layers, ["--model.vocab-size", str(self.config.vocab_size)])
+        train = fitted(config).train
+        names = ("micro_batch_rows", "gradient_checkpointing")
+        return {
+            name: getattr(train, name) for name in names
+            if getattr(train, name) != getattr(config.train, name)
+        }  # fmt: skip
 
-    def _pretrain_flags(self) -> list[object]:
-        train = self._run_config().train
+    def _sft_rows(self, split: Mapping[str, Any]) -> list[object]:
+        """As many tokens a step as in pretraining, where the plan's seconds a step come from."""
+        from minimind.settings import load_run_config
+
+        before, sft = load_run_config(self._layers), load_run_config(["sft"])
+        ratio = before.data.sequence_length / sft.data.sequence_length
+        flags: list[object] = ["--train.batch-rows", int(before.train.batch_rows * ratio)]
+        if rows := split.get("micro_batch_rows"):
+            flags += _flags({**split, "micro_batch_rows": max(1, int(rows * ratio))})
+        return flags
+
+    def _pretrain_flags(self, split: Mapping[str, Any]) -> list[object]:
         return [
-            "--train.micro-batch-rows", train.micro_batch_rows,
-            "--train.gradient-checkpointing", train.gradient_checkpointing,
+            *_flags(split),
             "--model.vocab-size", self.config.vocab_size,
             "--init.tokenizer", self._at("tokenizer"),
             "--data.train", self._at("data/pretrain"),
             "--data.validation-share", TEXT_HELD_OUT,
         ]  # fmt: skip
 
-    def _measured(self) -> tuple[float, float]:
+    def _measured(self, split: Mapping[str, Any]) -> tuple[float, float]:
         """Return tokens per second and seconds per step of a few real pretraining steps."""
         from statistics import median
 
@@ -353,10 +361,9 @@ class Quickstart:
 
         trial = self.out / ".trial"
         shutil.rmtree(trial, ignore_errors=True)
-        flags = [*self._pretrain_flags(), "--train.steps", 14, "--log.every", 1,
+        flags = [*self._pretrain_flags(split), "--train.steps", 14, "--log.every", 1,
                  "--log.validate-rows", 16, "--name", trial.name, "--out", self.out]  # fmt: skip
-        layers = ["pretrain", self.config.model, *self.config.layers]
-        config = load_run_config(layers, list(map(str, flags)))
+        config = load_run_config(self._layers, list(map(str, flags)))
         result = run(config, console=Console(quiet=True))
         if result.stopped_by is not None:
             raise KeyboardInterrupt
@@ -476,3 +483,12 @@ class _Bar:
 
     def _advance(self, text: str) -> None:
         self.bar.update(self.task, advance=1, description=text or None)
+
+
+def _flags(settings: Mapping[str, Any]) -> list[object]:
+    """Return training settings as the flags that a command would have."""
+    return [
+        word
+        for name, value in settings.items()
+        for word in (f"--train.{name.replace('_', '-')}", value)
+    ]
