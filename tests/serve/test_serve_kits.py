@@ -11,6 +11,7 @@ import torch
 from serve_doubles import Running
 
 from minimind import checkpoint
+from minimind.cli import main
 from minimind.config import KitConfig, LoraConfig, RunConfig
 from minimind.errors import CheckpointError, ConfigError
 from minimind.model import inject_lora
@@ -113,6 +114,52 @@ def test_an_adapter_put_into_the_folder_is_served_without_a_restart(
                 assert len(list(client.models.list())) == 3
         assert sum("broken" in record.message for record in caplog.records) == 1
         assert client.models.retrieve("fruit").id == "fruit"
+
+
+def greedy(client, model, messages):
+    answer = client.chat.completions.create(
+        model=model, messages=messages, temperature=0, max_tokens=40
+    )
+    return answer.choices[0].message.content
+
+
+def test_two_kits_and_their_base_answer_by_name_and_as_their_exports_do(
+    checkpoint_dir, kit_dir, tmp_path
+):
+    """Not merged beside the base, and merged for good by `export hf`: the same greedy answers."""
+    second = save_adapter(
+        checkpoint_dir, tmp_path / "law", kit=KitConfig(name="law", system="只说法律。"), seed=5
+    )
+    merged = {}
+    for name, adapter in (("fruit", kit_dir), ("law", second)):
+        merged[name] = tmp_path / f"{name}-merged"
+        main(["export", "hf", str(adapter), str(merged[name]), "--no-verify"])
+    beside = [f"fruit={kit_dir}", f"law={second}"]
+    with serving(checkpoint_dir, beside) as server:
+        client = server.client()
+        said = {name: greedy(client, name, ASKED) for name in ("mini", "fruit", "law")}
+    assert len(set(said.values())) == 3
+    with serving(merged["fruit"]) as fruit, serving(merged["law"]) as law:
+        assert greedy(fruit.client(), "mini", ASKED) == said["fruit"]
+        assert greedy(law.client(), "mini", ASKED) == said["law"]
+
+
+def test_a_running_answer_goes_on_while_a_kit_is_loaded(checkpoint_dir, kit_dir, tmp_path):
+    folder = tmp_path / "adapters"
+    folder.mkdir()
+    story = [{"role": "user", "content": "数到十"}]
+    with serving(checkpoint_dir, folder=folder) as server:
+        client = server.client()
+        alone = greedy(client, "mini", story)
+        stream = client.chat.completions.create(
+            model="mini", messages=story, temperature=0, max_tokens=40, stream=True
+        )
+        first = next(stream).choices[0].delta.content or ""
+        shutil.copytree(kit_dir, folder / "fruit")
+        server.server.folder._looked = 0
+        assert greedy(client, "fruit", ASKED) != alone
+        rest = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
+        assert first + "".join(rest) == alone
 
 
 def test_an_adapter_of_another_base_is_refused_with_both_names(checkpoint_dir, tmp_path):

@@ -49,6 +49,8 @@ class Args:
         kit: one page on a domain kit, before and after: a preset with [kit] or a TOML file. The
             base is added by itself; --data has C-Eval and CMMLU, --out is the page's folder.
         rows: for --kit: files of the domain's rows. Default: those that run.toml names.
+        development: for --kit: ask the fifth of the held-out questions that settings are chosen
+            by; the page is made of the others.
         device: auto takes a GPU where there is one.
         precision: of the forward pass.
         batch_tokens: tokens read at once.
@@ -69,6 +71,7 @@ class Args:
     list: bool = False
     kit: str | None = None
     rows: tuple[str, ...] = ()
+    development: bool = False
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     batch_tokens: int = 8192

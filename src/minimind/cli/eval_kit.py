@@ -41,6 +41,7 @@ def evaluate_kit(args: Args) -> int:
         rows=args.rows, exams=args.data, limit=args.limit, seed=args.seed,
         options=Options(precision=args.precision, batch_tokens=args.batch_tokens),
         device=pick_device(args.device), contamination=args.contamination,
+        part="development" if args.development else "test",
     )  # fmt: skip
     notes = Console(stderr=True, highlight=False)
     with progress_bars(notes) if notes.is_terminal else nullcontext() as bars:

@@ -18,7 +18,7 @@ from minimind.eval.held_out import draw
 from minimind.eval.subject import Options, load_subject
 from minimind.eval.tasks.base import Progress, Task, TaskOptions, no_progress
 from minimind.kits.probes import ProbeTask
-from minimind.kits.questions import KitQuestions
+from minimind.kits.questions import KitQuestions, Part
 from minimind.kits.rows import DOMAIN, SAFETY
 from minimind.settings import load_run_config
 
@@ -46,6 +46,7 @@ class Asking:
         options: of the forward passes.
         device: where.
         contamination: look for the questions in the rows that were trained on.
+        part: of the held-out questions; settings are chosen by `development` ones.
     """
 
     rows: tuple[str, ...] = ()
@@ -55,6 +56,7 @@ class Asking:
     options: Options = field(default_factory=Options)
     device: str = "cpu"
     contamination: bool = True
+    part: Part = "test"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +204,8 @@ def _asked(
         raise DataError(f"{first}/run.toml names no {DOMAIN} in data.train: give --rows FILE")
     options = TaskOptions(seed=asking.seed, data=asking.exams)
     share = run.data.validation_share
-    questions = _limited(KitQuestions(kit=kit.name, files=rows, share=share), asking)
+    task = KitQuestions(kit=kit.name, files=rows, share=share, part=asking.part)
+    questions = _limited(task, asking)
     domain = [questions, *prepare(kit.tasks, options, limit=asking.limit)]
     notes: list[str] = []
     for exam in EXAMS if asking.exams else ():

@@ -1,18 +1,26 @@
-"""Held-out questions of a domain: is the right answer likelier than three others, and how likely.
+"""Held-out questions of a domain: is the right answer told from three others, and how likely is it.
 
 The questions are the rows of the domain's files that training held out by the hash of the question.
 The three wrong answers are right ones of other held-out questions of the same source and about the
-same length. Nothing is asked by letter: each answer is read as the assistant's, and the likeliest
-per character wins. Chance is 25 %, but a wrong answer is about something else, so that following
-the question's words gets far: read it beside the base's figure, not as knowledge of the domain.
+same length. Nothing is asked by letter: each answer is read as the assistant's.
+
+The main figure chooses by pointwise mutual information, log P(answer | question) - log P(answer |
+an empty question): a plain likelihood prefers what is short and general whatever was asked
+(Holtzman et al. 2021, "Surface form competition"). The likelihood per character stands beside it.
+Chance is 25 %, but a wrong answer is about something else, so that following the question's words
+gets far: read it beside the base's figure, not as knowledge of the domain.
+
+One held-out question in five is for development: who tries rates and shares looks at those, and the
+page is made of the others (`Part`).
 """
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from minimind.data.document import is_held_out
 from minimind.data.formats import ChatRow, RowError, parse_row
@@ -20,6 +28,7 @@ from minimind.data.reader import Cursor, Rejects, expand_paths, read_records
 from minimind.errors import DataError
 from minimind.eval.tasks.base import (
     Item,
+    Likelihood,
     Metric,
     Outcome,
     Outcomes,
@@ -30,6 +39,10 @@ from minimind.eval.tasks.base import (
 )
 from minimind.eval.tasks.questions import CHOICES, NEAREST, per_item
 
+Part = Literal["test", "development"]
+"""What the page is made of, and what settings are chosen by."""
+
+DEVELOPMENT_SHARE = 0.2
 SEED = 0
 LONGEST = 300
 """Longer answers aren't asked for: they would not fit a short context beside their question."""
@@ -44,12 +57,20 @@ class Question:
     source: str
 
 
-def held_out_questions(files: Sequence[str], *, share: float) -> list[Question]:
+def part_of(question: str) -> Part:
+    """Return the part of a held-out question, by another hash than the one that holds it out."""
+    return "development" if is_held_out(f"part: {question}", DEVELOPMENT_SHARE) else "test"
+
+
+def held_out_questions(
+    files: Sequence[str], *, share: float, part: Part = "test"
+) -> list[Question]:
     """Return the held-out single questions of chat files, each asked once.
 
     Args:
         files: as in `data.train`.
         share: `data.validation_share` of the training run.
+        part: which of them.
 
     Raises:
         DataError: a file is missing, or nothing is held out.
@@ -64,12 +85,15 @@ def held_out_questions(files: Sequence[str], *, share: float) -> list[Question]:
             assert isinstance(row, ChatRow)
             messages = [message for message in row.messages if message["role"] != "system"]
             roles = [message["role"] for message in messages]
-            if roles != ["user", "assistant"] or not is_held_out(row.held_out_key, share):
+            key = row.held_out_key
+            if roles != ["user", "assistant"] or not is_held_out(key, share):
+                continue
+            if part_of(key) != part:
                 continue
             answer = str(messages[1]["content"]).strip()
             if 0 < len(answer) <= LONGEST:
                 source = str(record.get("source") or path.name.partition(".")[0])
-                found.setdefault(row.held_out_key, Question(row.held_out_key, answer, source))
+                found.setdefault(key, Question(key, answer, source))
     if not found:
         raise DataError(
             f"{', '.join(files)}: no question is held out at data.validation_share = {share}"
@@ -85,11 +109,13 @@ class KitQuestions:
         kit: the kit's name.
         files: of the domain's rows.
         share: held out of training.
+        part: which of the held-out questions.
     """
 
     kit: str
     files: tuple[str, ...]
     share: float
+    part: Part = "test"
 
     @property
     def name(self) -> str:
@@ -98,10 +124,13 @@ class KitQuestions:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """The share of right choices, and the loss on the right answers."""
+        """The share of right choices in two ways, and the loss on the right answers."""
         return (
             Metric(name=f"{self.kit}_choice", chance=1 / CHOICES,
-                   note="held-out questions: of four answers the right one is likeliest"),
+                   note="held-out questions: of four answers the question makes the right one "
+                        "likelier than an empty question does, the most (PMI)"),
+            Metric(name=f"{self.kit}_choice_likeliest", chance=1 / CHOICES,
+                   note="the same questions: the right one is likeliest per character"),
             Metric(name=f"{self.kit}_answer_loss", kind="ratio", higher_is_better=False,
                    percent=False, note="nats a token of the right answer, its end not counted"),
         )  # fmt: skip
@@ -109,7 +138,7 @@ class KitQuestions:
     def items(self) -> Sequence[Item]:
         """Return the questions of every source that has at least four."""
         by_source: dict[str, list[Question]] = defaultdict(list)
-        for question in held_out_questions(self.files, share=self.share):
+        for question in held_out_questions(self.files, share=self.share, part=self.part):
             by_source[question.source].append(question)
         generator = random.Random(SEED)
         items = []
@@ -129,33 +158,51 @@ class KitQuestions:
     def run(
         self, subject: Subject, items: Sequence[Item], *, progress: Progress = no_progress
     ) -> Outcomes:
-        """Read the four answers of every question."""
-        requests = [
-            Request(context=[{"role": "user", "content": item.context}], continuation=choice)
-            for item in items
-            for choice in item.choices
-        ]
-        scores = subject.score(requests, progress=per_item(progress, CHOICES))
-        chosen, losses = [], []
-        for at, item in enumerate(items):
-            four = scores[at * CHOICES : (at + 1) * CHOICES]
-            rates = [
-                score.log_prob / len(choice)
-                for score, choice in zip(four, item.choices, strict=True)
-            ]
-            best = max(range(CHOICES), key=rates.__getitem__)
-            assert item.answer is not None
-            right = four[item.answer]
-            chosen.append(
-                Outcome(item=item.id, value=float(best == item.answer), group=item.group,
-                        output=item.choices[best], details={"cut": float(right.cut)})
-            )  # fmt: skip
-            losses.append(
-                Outcome(item=item.id, value=-right.log_prob, weight=float(right.tokens),
-                        group=item.group)
-            )  # fmt: skip
-        choice_metric, loss_metric = self.metrics
-        return {choice_metric.name: chosen, loss_metric.name: losses}
+        """Read the four answers of every question, and every answer after an empty question."""
+        asked = [_request(item.context, choice) for item in items for choice in item.choices]
+        scores = subject.score(asked, progress=per_item(progress, CHOICES))
+        answers = list(dict.fromkeys(choice for item in items for choice in item.choices))
+        alone = subject.score([_request("", answer) for answer in answers])
+        prior = {a: score.log_prob for a, score in zip(answers, alone, strict=True)}
+        fours = [scores[at : at + CHOICES] for at in range(0, len(scores), CHOICES)]
+        pairs = list(zip(items, fours, strict=True))
+        choice, likeliest, loss = self.metrics
+        return {
+            choice.name: [_by_information(item, four, prior) for item, four in pairs],
+            likeliest.name: [_by_likelihood(item, four) for item, four in pairs],
+            loss.name: [_loss(item, four) for item, four in pairs],
+        }  # fmt: skip
+
+
+def _request(question: Any, answer: str) -> Request:
+    return Request(context=[{"role": "user", "content": question}], continuation=answer)
+
+
+def _by_information(item: Item, four: Sequence[Likelihood], prior: Mapping[str, float]) -> Outcome:
+    rows = zip(four, item.choices, strict=True)
+    return _chosen(item, four, [score.log_prob - prior[answer] for score, answer in rows])
+
+
+def _by_likelihood(item: Item, four: Sequence[Likelihood]) -> Outcome:
+    rows = zip(four, item.choices, strict=True)
+    return _chosen(item, four, [score.log_prob / len(answer) for score, answer in rows])
+
+
+def _chosen(item: Item, four: Sequence[Likelihood], points: Sequence[float]) -> Outcome:
+    best = max(range(CHOICES), key=points.__getitem__)
+    assert item.answer is not None
+    return Outcome(
+        item=item.id, value=float(best == item.answer), group=item.group,
+        output=item.choices[best], details={"cut": float(four[item.answer].cut)},
+    )  # fmt: skip
+
+
+def _loss(item: Item, four: Sequence[Likelihood]) -> Outcome:
+    assert item.answer is not None
+    right = four[item.answer]
+    return Outcome(
+        item=item.id, value=-right.log_prob, weight=float(right.tokens), group=item.group
+    )
 
 
 def _item(question: Question, answers: Sequence[str], name: str) -> Item:

