@@ -35,7 +35,8 @@ def main(argv: list[str]) -> None:
     for column in ("source", "pictures", "licence", "in"):
         table.add_column(column, justify="right" if column == "pictures" else "left")
     for entry in entries:
-        table.add_row(entry.source, f"{entry.documents:,}", entry.licence, entry.file)
+        shown = f"{entry.documents:,}" if entry.documents else "captions only"
+        table.add_row(entry.source, shown, entry.licence, entry.file)
     console.print(table)
     console.print(
         f"next: minimind train vision --init.checkpoint RUN --data.train {args.out}/captions.jsonl",

@@ -17,8 +17,9 @@ from minimind.errors import UserError
 
 if TYPE_CHECKING:
     from minimind.data.image_rows import Example
-    from minimind.eval.vision import VisionScores
+    from minimind.eval.vision import Choice, VisionScores
     from minimind.eval.vision_page import Sample
+    from minimind.inference.images import Eyes
     from minimind.model import CausalLM
     from minimind.tokenizer import Tokenizer
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 class Args:
     """Score a model on pictures: caption loss with the right image, another, none; one of four.
 
-    Each picture is asked for once; of a concept with several pictures one is drawn.
+    Each picture is asked for once; of a concept with several pictures one is drawn. Styles of
+    drawing are sets of their own, so that a style never tells which caption is right.
 
     Attributes:
         checkpoint: a checkpoint with eyes.
@@ -36,7 +38,7 @@ class Args:
         pictures: at most so many of each set.
         held_out_share: the share of concepts that training held out (`data.validation_share`).
         page: write a page with figures and samples there.
-        samples: pictures of each set on the page.
+        samples: pictures of each set on the page, with the four captions.
         seed: which pictures, wrong images and captions are drawn.
         json: print the figures as JSON.
     """
@@ -57,14 +59,18 @@ def main(argv: list[str]) -> None:
     args = tyro.cli(Args, args=argv, prog="minimind see")
     from minimind import checkpoint
     from minimind.eval.vision import measure
+    from minimind.inference.images import Eyes
 
     model, tokenizer = checkpoint.load(args.checkpoint)
+    eyes = Eyes(model)
     scores: list[VisionScores] = []
     samples: list[Sample] = []
     for name, examples in _sets(args):
-        scores.append(measure(model, tokenizer, examples, name=name, seed=args.seed))
+        measured, choices = measure(model, tokenizer, examples, name=name, seed=args.seed)
+        scores.append(measured)
         if args.page is not None:
-            samples += _samples(model, tokenizer, examples[: args.samples], name)
+            shown = zip(examples[: args.samples], choices, strict=False)
+            samples += [_sample(model, tokenizer, eyes, *pair, name) for pair in shown]
     if args.page is not None:
         from minimind.eval.vision_page import render
 
@@ -73,7 +79,7 @@ def main(argv: list[str]) -> None:
 
 
 def _sets(args: Args) -> Iterator[tuple[str, list[Example]]]:
-    """Yield the sets to score: trained and held-out concepts, in trained and new styles."""
+    """Yield the sets to score: held-out and trained concepts of each style."""
     from minimind.config import DataConfig
     from minimind.data.document import is_held_out
     from minimind.data.image_rows import read_examples
@@ -87,18 +93,21 @@ def _sets(args: Args) -> Iterator[tuple[str, list[Example]]]:
     found = False
     for file in files:
         config = DataConfig(train=(str(file),), kind="image", validation_share=0.0)
-        examples = read_examples(config, "all", Rejects())
-        if args.style:
-            examples = [e for e in examples if Path(e.row.images[0]).parent.name in args.style]
-        for held_out, words in ((True, "held-out concepts"), (False, "trained concepts")):
-            side = [
-                e for e in examples
-                if is_held_out(e.row.concept, args.held_out_share) == held_out
-            ]  # fmt: skip
-            drawn = _one_a_concept(side, args)
-            if len(drawn) >= 4:
-                found = True
-                yield f"{file.stem}: {words}", drawn
+        by_style: dict[str, list[Example]] = {}
+        for example in read_examples(config, "all", Rejects()):
+            by_style.setdefault(Path(example.row.images[0]).parent.name, []).append(example)
+        for style, examples in by_style.items():
+            if args.style and style not in args.style:
+                continue
+            for held_out, words in ((True, "held-out concepts"), (False, "trained concepts")):
+                side = [
+                    e for e in examples
+                    if is_held_out(e.row.concept, args.held_out_share) == held_out
+                ]  # fmt: skip
+                drawn = _one_a_concept(side, args)
+                if len(drawn) >= 4:
+                    found = True
+                    yield f"{style or file.stem}: {words}", drawn
     if not found:
         raise UserError(f"{args.data}: fewer than four concepts in each set; nothing to choose")
 
@@ -111,26 +120,20 @@ def _one_a_concept(examples: list[Example], args: Args) -> list[Example]:
     return list({example.row.concept: example for example in examples}.values())[: args.pictures]
 
 
-def _samples(
-    model: CausalLM, tokenizer: Tokenizer, examples: list[Example], name: str
-) -> list[Sample]:
+def _sample(
+    model: CausalLM, tokenizer: Tokenizer, eyes: Eyes, example: Example, choice: Choice, name: str
+) -> Sample:
     from minimind.eval.vision import answer_of, question_of
     from minimind.eval.vision_page import Sample
     from minimind.inference import Conversation
-    from minimind.inference.images import Eyes
     from minimind.inference.sampling import SamplingParams
     from minimind.vision.images import open_image
 
-    eyes = Eyes(model)
     params = SamplingParams(temperature=0.0, max_new_tokens=24, stop_ids=tokenizer.stop_ids)
-    samples = []
-    for example in examples:
-        seen = eyes.look(open_image(example.images[0]))
-        said = Conversation(model, tokenizer).reply(question_of(example), params, images=[seen])
-        samples.append(Sample(
-            example.images[0], answer_of(example), "".join(said), None, name
-        ))  # fmt: skip
-    return samples
+    image = example.images[0]
+    seen = eyes.look(open_image(image))
+    said = Conversation(model, tokenizer).reply(question_of(example), params, images=[seen])
+    return Sample(image, answer_of(example), "".join(said), choice, name)
 
 
 def _show(scores: list[VisionScores], *, as_json: bool) -> None:
@@ -138,16 +141,16 @@ def _show(scores: list[VisionScores], *, as_json: bool) -> None:
     if as_json:
         console.print_json(json.dumps([score.to_json() for score in scores]))
         return
-    table = Table(title="nats a caption token; 95 % intervals", title_justify="left")
-    for column in ("pictures", "n", "right", "wrong", "none", "wrong - right", "none - right",
-                   "one of four", "by likelihood"):  # fmt: skip
-        table.add_column(column, justify="left" if column == "pictures" else "right")
-    for s in scores:
-        gaps = [f"{d.value:+.2f} [{d.low:+.2f}, {d.high:+.2f}]"
+    table = Table(
+        title="nats a caption token, differences paired; chance is 25 %; 95 % intervals",
+        title_justify="left",
+    )
+    table.add_column("pictures")
+    for column in ("n", "right", "wrong - right", "none - right", "one of four", "by likelihood"):
+        table.add_column(column, justify="right")
+    for s in scores:  # an interval under its value: side by side they need 120 columns
+        gaps = [f"{d.value:+.2f}\n{d.low:+.2f} {d.high:+.2f}"
                 for d in (s.wrong_minus_right, s.none_minus_right)]  # fmt: skip
-        shares = [f"{x.value:.1%} [{x.low:.1%}, {x.high:.1%}]" for x in (s.choice, s.choice_plain)]
-        table.add_row(
-            s.name, f"{s.pictures}", f"{s.right:.2f}", f"{s.wrong:.2f}", f"{s.none:.2f}",
-            *gaps, *shares,
-        )  # fmt: skip
+        shares = [f"{x.value:.1%}\n{x.low:.0%} {x.high:.0%}" for x in (s.choice, s.choice_plain)]
+        table.add_row(s.name, f"{s.pictures}", f"{s.right:.2f}", *gaps, *shares)
     console.print(table)

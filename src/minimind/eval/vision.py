@@ -26,7 +26,7 @@ from minimind.eval.statistics import wilson
 from minimind.inference.decode import evaluating
 from minimind.model import CausalLM, token_log_probs
 from minimind.tokenizer import Tokenizer
-from minimind.vision.store import FeatureStore
+from minimind.vision.store import BATCH, FeatureStore
 
 CHOICES = 4
 ROWS = 32
@@ -89,6 +89,19 @@ class VisionScores:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """How much a picture raises the likelihood of four captions; the first is the right one.
+
+    Attributes:
+        captions: the right one, then three of other concepts.
+        gains: log-probability after the picture less that after none, in nats.
+    """
+
+    captions: tuple[str, ...]
+    gains: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """One caption to score: after which image, by its key; None: after none."""
 
@@ -104,8 +117,8 @@ def measure(
     *,
     name: str,
     seed: int = 0,
-) -> VisionScores:
-    """Score a set of pictures with captions.
+) -> tuple[VisionScores, list[Choice]]:
+    """Score a set of pictures with captions; say what was chosen for each.
 
     Args:
         model: with eyes.
@@ -119,14 +132,12 @@ def measure(
     """
     if model.config.vision is None:
         raise DataError("this model can't see images: `minimind train vision` gives it eyes")
-    if len({example.row.concept for example in examples}) < CHOICES:
-        raise DataError(f"{name}: {CHOICES} concepts are needed to choose between, it has fewer")
+    rng = random.Random(seed)
+    others = [_distractors(i, examples, rng, name) for i in range(len(examples))]
     store = feature_store(model.config.vision)
     keys = stored_keys(store, examples)
     captions = [answer_of(example) for example in examples]
     questions = [question_of(example) for example in examples]
-    rng = random.Random(seed)
-    others = [_distractors(i, examples, rng) for i in range(len(examples))]
     asked: list[Asked] = []
     for i, drawn in enumerate(others):
         for j in (i, *drawn):
@@ -134,7 +145,12 @@ def measure(
                       Asked(questions[i], captions[j], None)]  # fmt: skip
         asked.append(Asked(questions[i], captions[i], keys[drawn[0]]))
     scores = np.array(score(model, tokenizer, store, asked)).reshape(len(examples), -1, 2)
-    return _summed(name, scores)
+    gains = scores[:, 0:-1:2, 0] - scores[:, 1:-1:2, 0]
+    choices = [
+        Choice(tuple(captions[j] for j in (i, *others[i])), tuple(gains[i].tolist()))
+        for i in range(len(examples))
+    ]
+    return _summed(name, scores), choices
 
 
 def _summed(name: str, scores: np.ndarray) -> VisionScores:
@@ -143,13 +159,18 @@ def _summed(name: str, scores: np.ndarray) -> VisionScores:
     per_token = -log_p / tokens
     right, none, wrong = per_token[:, 0], per_token[:, 1], per_token[:, -1]
     with_image, without = log_p[:, 0:-1:2], log_p[:, 1:-1:2]
-    hits = (with_image - without).argmax(1) == 0
-    plain = with_image.argmax(1) == 0
+    hits = _first_is_best(with_image - without)
+    plain = _first_is_best(with_image)
     return VisionScores(
         name=name, pictures=len(scores), right=float(right.mean()), wrong=float(wrong.mean()),
         none=float(none.mean()), wrong_minus_right=_difference(wrong - right),
         none_minus_right=_difference(none - right), choice=_share(hits), choice_plain=_share(plain),
     )  # fmt: skip
+
+
+def _first_is_best(values: np.ndarray) -> np.ndarray:
+    """Tell of each row whether its first value is above all others; a tie is a miss."""
+    return values[:, 0] > values[:, 1:].max(1)
 
 
 def _difference(values: np.ndarray) -> Difference:
@@ -164,22 +185,29 @@ def _share(hits: np.ndarray) -> Share:
     return Share(n=len(hits), value=float(hits.mean()), low=low, high=high)
 
 
-def _distractors(i: int, examples: Sequence[Example], rng: random.Random) -> list[int]:
+def _distractors(i: int, examples: Sequence[Example], rng: random.Random, name: str) -> list[int]:
     """Return three examples of other concepts, each of another caption."""
-    used, drawn = {examples[i].row.concept}, list[int]()
-    while len(drawn) < CHOICES - 1:
-        j = rng.randrange(len(examples))
-        if examples[j].row.concept not in used:
-            used.add(examples[j].row.concept)
+    used, drawn = set(_names(examples[i])), list[int]()
+    for j in rng.sample(range(len(examples)), len(examples)):
+        if used.isdisjoint(_names(examples[j])):
+            used.update(_names(examples[j]))
             drawn.append(j)
-    return drawn
+        if len(drawn) == CHOICES - 1:
+            return drawn
+    raise DataError(f"{name}: {CHOICES} concepts are needed to choose between, it has fewer")
+
+
+def _names(example: Example) -> tuple[str, str]:
+    """Return what tells a picture from others: its concept (`#`: no caption) and its caption."""
+    return f"#{example.row.concept}", answer_of(example)
 
 
 def stored_keys(store: FeatureStore, examples: Sequence[Example]) -> list[str]:
     """Return the keys of the examples' (first) images, encoding those that are not stored."""
     keys: list[str] = []
-    for example in examples:
-        found, new = store.look(example.images[:1])
+    for begin in range(0, len(examples), BATCH):  # encoded together: one by one costs double
+        part = examples[begin : begin + BATCH]
+        found, new = store.look([example.images[0] for example in part])
         store.add(new)
         keys += found
     return keys
