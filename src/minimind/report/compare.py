@@ -14,7 +14,7 @@ from minimind.report.paired import paired
 from minimind.report.scores import is_share, shown
 from minimind.report.training import axis, over, smooth
 from minimind.report.writer import Run, Training, Writer, interval
-from minimind.train.bands import at_tokens
+from minimind.train.band_curves import at_tokens
 
 AVERAGED = 5
 """Logged points behind a loss that is compared: one step's is noise."""

@@ -18,10 +18,11 @@ from minimind.report.charts import Area, LinePlot, Series, Unit, running_mean
 from minimind.report.record import money
 from minimind.report.writer import Run, Training, Writer
 from minimind.train import bands
+from minimind.train.band_curves import curve
 
 USUAL = {
-    "step", "loss", "lr", "grad_norm", "tokens", "learnt_tokens", "tokens_per_second", "seconds",
-    "mfu", "skipped_steps", "data_wait_seconds", "data_wait_share",
+    "step", "loss", "mean_loss", "lr", "grad_norm", "tokens", "learnt_tokens", "seconds",
+    "tokens_per_second", "mfu", "skipped_steps", "data_wait_seconds", "data_wait_share",
 }  # fmt: skip
 """Figures of every stage; what else a line has belongs to the objective."""
 
@@ -114,12 +115,18 @@ def _curves_of(training: Training, say: Writer, *, titled: bool) -> list[Block]:
                say("training_caption", stage=stage))
     )  # fmt: skip
     if training.band is not None:
-        reach = training.band.points[-1].tokens / 1e6
-        blocks.append(Paragraph(say("band_text", average=training.band.average, reach=reach)))
+        blocks.append(Paragraph(_band_text(training.band, say)))
     if extra := _extra_plots(training, say):
         caption = say("metrics_caption", stage=stage)
         blocks.append(Figure(f"metrics-{training.name}", tuple(extra), caption))
     return blocks
+
+
+def _band_text(band: bands.Band, say: Writer) -> str:
+    reach = band.points[-1].tokens / 1e6
+    if band.of == "mean_loss":
+        return say("band_text_mean", window=round(band.average * band.spacing), reach=reach)
+    return say("band_text", average=band.average, reach=reach)
 
 
 def _in_words(training: Training, say: Writer) -> list[str]:
@@ -191,10 +198,19 @@ def smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(x, mean) for (x, _), mean in zip(points, means, strict=True)]
 
 
+def _mean(training: Training) -> list[tuple[float, float]]:
+    """Return the smoothed loss: what a band judges where there is one, else a running mean."""
+    points = curve(training.lines, training.band.of) if training.band is not None else []
+    if training.band is None or not points:
+        return smooth(over(training, "loss"))
+    means = [(tokens, training.band.loss(points, tokens)) for tokens, _ in points]
+    return [(tokens, loss) for tokens, loss in means if math.isfinite(loss)]
+
+
 def _plots(training: Training, say: Writer) -> list[LinePlot]:
     label, unit = axis(training, say)
     loss = over(training, "loss")
-    series = [Series(say("raw"), loss, 0, "faint"), Series(say("mean"), smooth(loss), 0)]
+    series = [Series(say("raw"), loss, 0, "faint"), Series(say("mean"), _mean(training), 0)]
     if held_out := over(training, "validation_loss"):
         series.append(Series(say("held_out"), held_out, 1, "dots"))
     areas = ()

@@ -44,6 +44,9 @@ TRAINING_WORDS: dict[Language, Mapping[str, str]] = {
         "{low:.3f}–{high:.3f}). Look at: {hint}.",
         "band_text": "The band was made from runs of this model on these data with other seeds; a "
         "loss is the mean of {average} logged points. It reaches to {reach:.2f}M tokens.",
+        "band_text_mean": "The band was made from runs of this model on these data with other "
+        "seeds; a loss is the mean over the last {window:,} tokens. It reaches to {reach:.2f}M "
+        "tokens.",
         "hint_setting": "`{name}` is {mine}, the band's {theirs}",
         "hint_norm": "the gradient norm is {mine:.2f}, the band's {theirs:.2f}",
         "hint_above": "settings are the band's, so the order of the data, labels and mask, and "
@@ -128,6 +131,8 @@ TRAINING_WORDS: dict[Language, Mapping[str, str]] = {
         "（{seeds} 个种子的带：{low:.3f}–{high:.3f}）。请检查：{hint}。",
         "band_text": "损失带来自同一模型、同一数据、不同种子的运行；"
         "损失取 {average} 个记录点的平均。带到 {reach:.2f}M 词元为止。",
+        "band_text_mean": "损失带来自同一模型、同一数据、不同种子的运行；"
+        "损失取最近 {window:,} 个词元的平均。带到 {reach:.2f}M 词元为止。",
         "hint_setting": "`{name}` 是 {mine}，带中是 {theirs}",
         "hint_norm": "梯度范数是 {mine:.2f}，带中是 {theirs:.2f}",
         "hint_above": "设置与带相同，因此是数据顺序、标签与掩码，以及代码的改动",

@@ -1,7 +1,9 @@
 """Making a loss band from runs that differ in their seed: `minimind report band RUN RUN RUN`.
 
 Around the mean of the seeds a 99 % prediction interval for one further run is laid (Student's t;
-the variance is pooled over neighbouring points), widened to the seeds themselves.
+Hahn, "Factors for Calculating Two-Sided Prediction Intervals", JASA 64, 1969; the variance is
+pooled over neighbouring points), widened to the seeds themselves. It is made of `mean_loss` where
+all runs have it (`band_curves`), else of `loss`.
 """
 
 from __future__ import annotations
@@ -14,14 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from minimind.errors import DataError, UserError
+from minimind.train.band_curves import Of, at_tokens, curve, smoothed
 from minimind.train.bands import (
     AVERAGE,
     SAME_RATE,
     Band,
     Point,
-    at_tokens,
-    averaged,
-    curve,
     identity,
     optim_settings,
 )
@@ -56,14 +56,16 @@ def make_band(runs: Sequence[Path], *, name: str, command: str = "") -> Band:
         raise DataError(f"seeds {', '.join(map(str, seeds))}: each run needs its own")
     logs = [[line for line in read_metrics(run / "metrics.jsonl") if "lr" in line] for run in runs]
     spacing, grid = _grid(runs, logs)
-    curves = [curve(lines) for lines in logs]
+    everywhere = all("mean_loss" in line for lines in logs for line in lines)
+    of: Of = "mean_loss" if everywhere else "loss"
+    curves = [curve(lines, of) for lines in logs]
     values = [
-        [averaged(points, tokens, spacing=spacing, average=AVERAGE) for points in curves]
+        [smoothed(points, tokens, spacing=spacing, average=AVERAGE, of=of) for points in curves]
         for tokens in grid
     ]
     return Band(
         name=name, seeds=tuple(seeds), identity=identity_, settings=settings, spacing=spacing,
-        command=command,
+        command=command, of=of,
         points=tuple(
             Point(tokens, *_interval(values, i), _median(logs, "lr", tokens),
                   _median(logs, "grad_norm", tokens))
@@ -77,10 +79,9 @@ def left_out(runs: Sequence[Path]) -> float:
     inside = total = 0
     for run in runs:
         band = make_band([other for other in runs if other != run], name="")
-        points = curve(read_metrics(run / "metrics.jsonl"))
+        points = curve(read_metrics(run / "metrics.jsonl"), band.of)
         for point in band.points:
-            loss = averaged(points, point.tokens, spacing=band.spacing, average=band.average)
-            inside += point.low <= loss <= point.high
+            inside += point.low <= band.loss(points, point.tokens) <= point.high
             total += 1
     return inside / total
 
@@ -90,7 +91,7 @@ def _interval(values: Sequence[Sequence[float]], i: int) -> tuple[float, float, 
     here = values[i]
     near = values[max(0, i - POOLED) : i + POOLED + 1]
     variance = statistics.fmean(statistics.variance(row) for row in near)
-    # Neighbours share all but one of the `AVERAGE` lines: as many of them are one observation.
+    # Neighbours share all but one of the `AVERAGE` intervals: as many of them are one observation.
     freedom = (len(here) - 1) * max(1.0, len(near) / AVERAGE)
     quantile = next(t for df, t in reversed(T_995) if df <= max(1.0, freedom))
     half = quantile * math.sqrt(variance * (1 + 1 / len(here)))

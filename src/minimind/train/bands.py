@@ -5,8 +5,8 @@
 
 A band belongs to what a loss depends on: model shape, data files, tokenizer, objective, row length,
 tokens a step. It says nothing of learning rates: a wrong one is what a band is there to catch.
-A single step's loss is noisy, so both sides are means of the last `average` points, `spacing`
-tokens apart. `band_making` makes one.
+A single step's loss is noisy, so both sides are means over the steps of the last `average *
+spacing` tokens (`band_curves`). `band_making` makes one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import statistics
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,11 +23,12 @@ from typing import Any, Literal
 from minimind.config import ModelConfig
 from minimind.errors import ConfigError, DataError
 from minimind.settings import PRESETS, load_run_config
+from minimind.train.band_curves import Of, Points, curve, smoothed
 
 BANDS = PRESETS / "bands"
 SCHEMA = 1
 AVERAGE = 3
-"""Logged points whose mean is judged: a step's batch is half the noise of nano's loss."""
+"""Logged intervals whose mean is judged."""
 
 SCHEDULE = {"schedule", "warmup_share", "decay_share", "final_lr_share"}
 SAME_RATE = 0.02
@@ -39,7 +39,7 @@ Where = Literal["inside", "above", "below", "not a number"]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The band at one number of trained tokens; losses in nats, of the mean over `average`."""
+    """The band at one number of trained tokens; losses in nats, means over `average` intervals."""
 
     tokens: float
     low: float
@@ -60,6 +60,7 @@ class Band:
         settings: of the optimiser and the schedule, to say what differs when a run is outside.
         spacing: tokens between the points of a mean.
         average: points of a mean.
+        of: the figure of metrics.jsonl that it is made of.
         points: by tokens, ascending.
         command: how its runs were made.
     """
@@ -71,7 +72,12 @@ class Band:
     spacing: float
     points: tuple[Point, ...]
     average: int = AVERAGE
+    of: Of = "loss"
     command: str = ""
+
+    def loss(self, points: Points, tokens: float) -> float:
+        """Return what is judged of a run's `curve` at `tokens`."""
+        return smoothed(points, tokens, spacing=self.spacing, average=self.average, of=self.of)
 
     def at(self, tokens: float) -> Point | None:
         """Return the band at `tokens` (linear between points), or None outside its reach."""
@@ -109,22 +115,6 @@ class Verdict:
 # ---------------------------------------------------------------- judging
 
 
-def curve(lines: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """Return (tokens, loss) of the training lines of metrics.jsonl; a null loss is NaN."""
-    return [
-        (float(line["tokens"]), math.nan if line["loss"] is None else float(line["loss"]))
-        for line in lines
-        if "loss" in line and line.get("tokens")
-    ]
-
-
-def averaged(
-    points: Sequence[tuple[float, float]], tokens: float, *, spacing: float, average: int
-) -> float:
-    """Return the mean loss at `tokens`, `tokens - spacing` ..., each between its neighbours."""
-    return statistics.fmean(at_tokens(points, tokens - i * spacing) for i in range(average))
-
-
 def judge(
     band: Band, lines: Sequence[Mapping[str, Any]], *, settings: Mapping[str, Any] | None = None
 ) -> Verdict | None:
@@ -136,16 +126,16 @@ def judge(
         settings: the run's `optim_settings`, to name what differs.
 
     Returns:
-        None where no line lies within the band's tokens.
+        None where no line that has the band's figure lies within its tokens.
     """
-    points = curve(lines)
+    points = curve(lines, band.of)
     reached = [tokens for tokens, _ in points if band.at(tokens) is not None]
     if not reached:
         return None
     tokens = reached[-1]
     place = band.at(tokens)
     assert place is not None
-    loss = averaged(points, tokens, spacing=band.spacing, average=band.average)
+    loss = band.loss(points, tokens)
     here = [line for line in lines if line.get("tokens") == tokens and "loss" in line]
     norm, lr = (here[-1].get(key) for key in ("grad_norm", "lr"))
     where: Where = (
@@ -165,17 +155,6 @@ def judge(
         where=where, loss=loss, point=place, seeds=len(band.seeds), differs=differs,
         grad_norm=math.nan if norm is None else float(norm),
     )  # fmt: skip
-
-
-def at_tokens(points: Sequence[tuple[float, float]], tokens: float) -> float:
-    """Return the loss at `tokens`, linear between lines; before the first it is the first."""
-    right = bisect_left(points, (tokens, -math.inf))
-    if right == len(points):
-        return points[-1][1]
-    if right == 0 or points[right][0] == tokens:
-        return points[right][1]
-    (x0, y0), (x1, y1) = points[right - 1], points[right]
-    return y0 + (tokens - x0) / (x1 - x0) * (y1 - y0)
 
 
 # ---------------------------------------------------------------- whose band

@@ -19,8 +19,9 @@ from torch import Tensor
 from minimind import checkpoint
 from minimind.config import SaveConfig
 from minimind.data.batch import IGNORE, Batch
+from minimind.model import CausalLM
 from minimind.tokenizer import Tokenizer
-from minimind.train.metrics import MetricsLog
+from minimind.train.metrics import LossMean, MetricsLog
 from minimind.train.trainer import StepReport, Trainer
 
 DATA_WAIT_SHOWN = 0.05
@@ -68,6 +69,7 @@ class Log:
         self._every = _Every(every)
         self._flops_per_token, self._peak_flops = flops_per_token, peak_flops
         self._tokens, self._seconds, self._data_seconds = 0, 0.0, 0.0
+        self._losses = LossMean()
         self._noted = -1
         self._progress: Progress | None = None
 
@@ -80,6 +82,7 @@ class Log:
             self._tokens += report.tokens
             self._seconds += report.seconds
             self._data_seconds += report.data_seconds
+            self._losses.add(report)
         due = self._every.due(trainer)
         if (due and not (again and report.skipped)) or (report.skipped and not again):
             self._write(trainer, report)
@@ -91,6 +94,7 @@ class Log:
         rate = self._tokens / max(self._seconds, 1e-9)
         figures: dict[str, float | int | None] = {
             "loss": report.loss,
+            "mean_loss": self._losses.take(),
             "lr": report.lr,
             "grad_norm": report.grad_norm,
             "tokens": trainer.counters.tokens,
@@ -202,14 +206,19 @@ class Validate:
 
 @torch.no_grad()
 def evaluate(
-    trainer: Trainer, batches: Sequence[Batch], *, text_bytes: int = 0
+    trainer: Trainer,
+    batches: Sequence[Batch],
+    *,
+    text_bytes: int = 0,
+    model: CausalLM | None = None,
 ) -> dict[str, float]:
     """Return the mean loss of the trainer's objective over `batches`, and its metrics.
 
     Eager on purpose: another shape without gradients would be compiled anew. With `text_bytes`
-    (bytes of the labels' text) and a loss in nats, `bits_per_byte` too.
+    (bytes of the labels' text) and a loss in nats, `bits_per_byte` too. Another `model` than the
+    trainer's may be measured.
     """
-    model = trainer.whole_model().eval()
+    model = (model or trainer.whole_model()).eval()
     totals: dict[str, float] = {"loss": 0.0, "count": 0.0}
     for batch in batches:
         with trainer.autocast():

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minimind.errors import RunError
 from minimind.train.trackers import Tracker
+
+if TYPE_CHECKING:
+    from minimind.train.trainer import StepReport
 
 
 class MetricsLog:
@@ -53,6 +57,29 @@ class MetricsLog:
         """Let the tracker write out what it holds."""
         if self._tracker is not None:
             self._tracker.finish()
+
+
+class LossMean:
+    """The mean training loss of the steps since it was last taken.
+
+    One step's loss is that of its few documents; what is compared between runs (loss bands) is
+    therefore the mean over all steps between two lines of metrics.jsonl.
+    """
+
+    def __init__(self) -> None:
+        self._sum, self._count = 0.0, 0
+
+    def add(self, report: StepReport) -> None:
+        """Count a step that learnt something; a loss that is not finite makes the mean NaN."""
+        if report.learnt_tokens:
+            self._sum += report.loss
+            self._count += 1
+
+    def take(self) -> float:
+        """Return the mean of the steps' losses, NaN without any, and begin anew."""
+        mean = self._sum / self._count if self._count else math.nan
+        self._sum, self._count = 0.0, 0
+        return mean
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
