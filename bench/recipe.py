@@ -12,7 +12,8 @@ Each arm lives in a process of its own and trains for `--seconds`; the arms take
 seconds, so that whatever else the machine does meets all of them. Compilation is not counted (a run
 of hours doesn't feel it). The learning-rate schedule follows the share of the time that has passed.
 With `--steps N` every arm trains for N steps instead, on the same batches, whatever time it takes:
-equal tokens, fit for a machine that others use. `--steps-of ARM=M` gives one arm M steps: what it
+equal tokens, fit for a machine that others use; with `--tokens N` for N tokens, where arms have
+steps of different sizes. `--steps-of ARM=M` gives one arm M steps: what it
 does in the time of the others by its rate in `bench/moe.py`.
 All arms are measured on the same held-out text, `--validation-mb` of it.
 """
@@ -54,10 +55,13 @@ ARMS = {
         "warm-down-0.2",
         "warm-down-0.7",
         "zero-projections",
-        "rows-8",
-        "rows-32",
-        "tokens-128",
-        "tokens-512",
+        "constant-rate",
+        "rows-half",
+        "rows-double",
+        "rows-half-then-whole",
+        "length-half",
+        "length-double",
+        "length-half-then-whole",
     ),
     "moe": ("moe", "dense-26m", "dense-64m"),
     "balance": ("moe", "moe-bias", "moe-none", "moe-weak", "moe-top1"),
@@ -83,6 +87,12 @@ class Args:
     """Equal steps in place of equal seconds."""
     steps_of: tuple[str, ...] = ()
     """`ARM=N`: other steps for an arm."""
+    tokens: int | None = None
+    """Equal tokens in place of equal seconds."""
+    rows: int | None = None
+    """For `search`: rows of a step; None: the preset's."""
+    averages: tuple[float, ...] = ()
+    """Measure running means of the weights with these decays as well (`train.average_decay`)."""
     turn: float = 20.0
     seeds: int = 3
     first_seed: int = 0
@@ -93,7 +103,9 @@ class Args:
     json: bool = False
 
 
-def arm_config(name: str, *, data: Path, seed: int, vocab_size: int) -> RunConfig:
+def arm_config(
+    name: str, *, data: Path, seed: int, vocab_size: int, rows: int | None = None
+) -> RunConfig:
     """Return the run of one arm; what isn't said here is the `nano` preset's."""
     from minimind.settings import load_run_config
 
@@ -116,20 +128,31 @@ def arm_config(name: str, *, data: Path, seed: int, vocab_size: int) -> RunConfi
     if name == "adamw-packed-bf16":
         return replace(base, optim=replace(base.optim, kind="adamw", lr=3e-3))
     if name in ROWS:
-        rows, length, lr, muon_lr = ROWS[name]
+        count, length, lr, muon_lr = ROWS[name]
         return replace(
             base,
             data=replace(base.data, sequence_length=length),
-            train=replace(base.train, batch_rows=rows, micro_batch_rows=rows),
+            train=replace(base.train, batch_rows=count, micro_batch_rows=count),
             optim=replace(base.optim, lr=lr, muon_lr=muon_lr),
         )
+    if rows is not None:
+        base = replace(base, train=replace(base.train, batch_rows=rows, micro_batch_rows=rows))
+    if name in STAGED:
+        return arm_config(STAGED[name][0], data=data, seed=seed, vocab_size=vocab_size, rows=rows)
+    if name in SCALED:
+        of_rows, of_length = SCALED[name]
+        count = round(base.train.batch_rows * of_rows)
+        length = round(base.data.sequence_length * of_length)
+        return replace(
+            base,
+            data=replace(base.data, sequence_length=length),
+            train=replace(base.train, batch_rows=count, micro_batch_rows=count),
+        )
     if name in SEARCH:
-        changed = replace(base, **{
+        return replace(base, **{
             table: replace(getattr(base, table), **change)
             for table, change in SEARCH[name].items()
         })  # fmt: skip
-        rows = changed.train.batch_rows
-        return replace(changed, train=replace(changed.train, micro_batch_rows=rows))
     if name in EXPERT_SHAPES:
         small = replace(base.train, batch_rows=4, micro_batch_rows=4)
         shape = base.model
@@ -139,8 +162,7 @@ def arm_config(name: str, *, data: Path, seed: int, vocab_size: int) -> RunConfi
     return base
 
 
-# What an arm of `search` changes in the preset `nano`, by table. Arms with other rows have the same
-# tokens a step where their name says tokens, others a step where it says rows.
+# What an arm of `search` changes in the preset `nano`, by table.
 SEARCH: dict[str, dict[str, dict[str, Any]]] = {
     "default": {},
     "rates-x0.5": {"optim": {"lr": 3e-3, "muon_lr": 0.015}},
@@ -153,10 +175,22 @@ SEARCH: dict[str, dict[str, dict[str, Any]]] = {
     "warm-down-0.2": {"optim": {"decay_share": 0.2}},
     "warm-down-0.7": {"optim": {"decay_share": 0.7}},
     "zero-projections": {"init": {"zero_projections": True}},
-    "rows-8": {"train": {"batch_rows": 8}},
-    "rows-32": {"train": {"batch_rows": 32}},
-    "tokens-128": {"train": {"batch_rows": 32}, "data": {"sequence_length": 128}},
-    "tokens-512": {"train": {"batch_rows": 8}, "data": {"sequence_length": 512}},
+    "constant-rate": {"optim": {"schedule": "constant"}},
+}
+
+# Factors of the rows of a step and of the tokens of a row: `length` keeps the tokens of a step.
+SCALED: dict[str, tuple[float, float]] = {
+    "rows-half": (0.5, 1),
+    "rows-double": (2, 1),
+    "length-half": (2, 0.5),
+    "length-double": (0.5, 2),
+}
+
+# Arms that begin as one arm and read on as another after a share of the budget. The second reads
+# the files in another order (another seed), so it doesn't begin with the same text again.
+STAGED: dict[str, tuple[str, float, str]] = {
+    "rows-half-then-whole": ("rows-half", 0.4, "default"),
+    "length-half-then-whole": ("length-half", 0.5, "default"),
 }
 
 # Rows of a step, tokens of a row, AdamW's rate, Muon's rate. "slow" are the rates of `pretrain`,
@@ -215,16 +249,21 @@ def work(payload: dict[str, Any]) -> None:
     from minimind.train.rng import seed_all
 
     tokenizer = Tokenizer.load(payload["tokenizer"])
-    config = arm_config(
-        payload["arm"],
-        data=Path(payload["data"]),
-        seed=payload["seed"],
-        vocab_size=tokenizer.vocab_size,
-    )
+    arm, seed = payload["arm"], payload["seed"]
+    where = {"data": Path(payload["data"]), "vocab_size": tokenizer.vocab_size,
+             "rows": payload.get("rows")}  # fmt: skip
+    config = arm_config(arm, seed=seed, **where)
     if not payload["compile"]:
         config = replace(config, train=replace(config.train, compile=False))
+    then = None
+    if arm in STAGED:
+        _, share, later = STAGED[arm]
+        then = (share, arm_config(later, seed=seed + 1000, **where))
     seed_all(config.seed)
-    run = TimedRun(config, tokenizer, seconds=payload["seconds"], steps=payload["steps"])
+    run = TimedRun(
+        config, tokenizer, seconds=payload["seconds"], steps=payload["steps"],
+        tokens=payload.get("tokens"), then=then, averages=payload.get("averages", ()),
+    )  # fmt: skip
     if payload["compile"]:
         run.warm_up()
     held_out_bytes = int(payload["validation_mb"] * 2**20)
@@ -289,7 +328,8 @@ def compare(args: Args) -> list[dict[str, Any]]:
             for arm in arms
         ]  # fmt: skip
         # By steps nobody races: one after the other, so that only one is in memory.
-        groups = [payloads] if args.steps is None else [[payload] for payload in payloads]
+        race = args.steps is None and args.tokens is None
+        groups = [payloads] if race else [[payload] for payload in payloads]
         for one in itertools.chain.from_iterable(map(take_turns, groups)):
             rows.append(one)
             shown = {name: round(v, 4) if isinstance(v, float) else v for name, v in one.items()}
@@ -316,8 +356,11 @@ def take_turns(payloads: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return mean and spread over the seeds of each arm, best first."""
     summary = []
+    rows = [*rows, *averaged(rows)]
+    first = {row["seed"]: row["bits_per_byte"] for row in rows if row["arm"] == rows[0]["arm"]}
     for arm in dict.fromkeys(row["arm"] for row in rows):
         mine = [row for row in rows if row["arm"] == arm]
+        gains = [row["bits_per_byte"] - first[row["seed"]] for row in mine if row["seed"] in first]
         bits = [row["bits_per_byte"] for row in mine]
         means = {
             name: statistics.mean(row[name] for row in mine)
@@ -327,9 +370,22 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         spread = statistics.stdev(bits) if len(bits) > 1 else 0.0
         summary.append(
             {"arm": arm, "n": len(bits), "bits_per_byte": statistics.mean(bits),
-             "standard_deviation": spread, "min": min(bits), "max": max(bits), **means}
+             "standard_deviation": spread, "min": min(bits), "max": max(bits),
+             "over_first": statistics.mean(gains) if gains else None,
+             "over_first_deviation": statistics.stdev(gains) if len(gains) > 1 else None, **means}
         )  # fmt: skip
     return sorted(summary, key=lambda one: one["bits_per_byte"])
+
+
+def averaged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each running mean of the weights, as if it were an arm of its own."""
+    mark = "bits_per_byte_mean_"
+    return [
+        {**row, "arm": f"{row['arm']}, mean {name.removeprefix(mark)}", "bits_per_byte": value}
+        for row in rows
+        for name, value in row.items()
+        if name.startswith(mark)
+    ]
 
 
 def show(report: dict[str, Any]) -> None:
@@ -338,18 +394,26 @@ def show(report: dict[str, Any]) -> None:
     from rich.table import Table
 
     budget = f"{report['steps']} steps" if report["steps"] else f"{report['seconds']:.0f} s"
+    if report["tokens"]:
+        budget = f"{report['tokens']:,} tokens"
     table = Table(title=f"held-out bits per byte after {budget} each")
-    for column in ("arm", "bits/byte", "± sd", "n", "learnt tokens/s", "padding", "bytes/token",
-                   "steps", "parameters"):  # fmt: skip
+    for column in ("arm", "bits/byte", "± sd", "n", "over first", "± sd", "learnt tokens/s",
+                   "padding", "bytes/token", "steps", "parameters"):  # fmt: skip
         table.add_column(column, justify="left" if column == "arm" else "right")
     for row in report["summary"]:
         table.add_row(
             row["arm"], f"{row['bits_per_byte']:.4f}", f"{row['standard_deviation']:.4f}",
-            str(row["n"]), f"{row['learnt_tokens_per_second']:,.0f}",
+            str(row["n"]), _signed(row["over_first"]),
+            "" if row["over_first_deviation"] is None else f"{row['over_first_deviation']:.4f}",
+            f"{row['learnt_tokens_per_second']:,.0f}",
             f"{row['padding_share']:.0%}", f"{row['bytes_per_token']:.2f}",
             f"{row['steps']:,.0f}", f"{row['parameters'] / 1e6:.2f}M",
         )  # fmt: skip
-    Console(width=120).print(table)
+    Console(width=140).print(table)
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.4f}"
 
 
 def main() -> None:
@@ -362,6 +426,7 @@ def main() -> None:
         "compare": args.compare,
         "seconds": args.seconds,
         "steps": args.steps,
+        "tokens": args.tokens,
         "summary": summarise(rows),
         "rows": rows,
     }

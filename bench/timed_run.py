@@ -1,4 +1,4 @@
-"""A training run whose budget is seconds, or steps: what benchmarks of recipes train with."""
+"""A training run whose budget is seconds, steps or tokens: for benchmarks of recipes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,27 +24,31 @@ class TimedRun:
         tokenizer: fits the model.
         seconds: the budget.
         steps: the budget in steps instead.
+        tokens: the budget in tokens instead.
+        then: share of the budget, and the run whose rows are read from there on.
+        averages: decays of running means of the weights that are measured as well.
     """
 
     def __init__(
-        self, config: RunConfig, tokenizer: Any, *, seconds: float, steps: int | None = None
+        self,
+        config: RunConfig,
+        tokenizer: Any,
+        *,
+        seconds: float,
+        steps: int | None = None,
+        tokens: int | None = None,
+        then: tuple[float, RunConfig] | None = None,
+        averages: Sequence[float] = (),
     ) -> None:
-        from minimind.data import make_loader
         from minimind.train import NextToken, Trainer, build_optimizer, build_schedule
+        from minimind.train.average import WeightAverage
         from minimind.train.device import pick_device
         from minimind.train.start import fresh_model
 
         self.config, self.tokenizer, self.seconds = config, tokenizer, seconds
-        self.steps = steps
-        self.elapsed, self._since, self._padding = 0.0, 0.0, 0
-        loader = make_loader(
-            config.data,
-            tokenizer,
-            batch_rows=config.train.batch_rows,
-            micro_batch_rows=config.train.micro_batch_rows,
-            seed=config.seed,
-        )
-        self._batches: Iterator[Any] = iter(loader)
+        self.steps, self.tokens, self._then = steps, tokens, then
+        self.elapsed, self.computed, self._since, self._padding = 0.0, 0.0, 0.0, 0
+        self._batches = self._read(config)
         model = fresh_model(config).to(pick_device(config.train))
         curve = build_schedule(config.optim, steps=SCHEDULE_STEPS)
         self.trainer = Trainer(
@@ -56,12 +60,28 @@ class TimedRun:
             steps=sys.maxsize,
             clip_grad_norm=config.optim.clip_grad_norm,
         )
+        self._averages = {decay: WeightAverage(model, decay) for decay in averages}
+
+    def _read(self, config: RunConfig) -> Iterator[Any]:
+        """Return the micro-batches of each step."""
+        from minimind.data import make_loader
+
+        loader = make_loader(
+            config.data,
+            self.tokenizer,
+            batch_rows=config.train.batch_rows,
+            micro_batch_rows=config.train.micro_batch_rows,
+            seed=config.seed,
+        )
+        return iter(loader)
 
     @property
     def progress(self) -> float:
         """Return the share of the budget that is used up, at this moment."""
         if self.steps is not None:
             return min(0.999, self.trainer.step / self.steps)
+        if self.tokens is not None:
+            return min(0.999, self.trainer.counters.tokens / self.tokens)
         running = time.perf_counter() - self._since if self._since else 0.0
         return min(0.999, (self.elapsed + running) / self.seconds)
 
@@ -70,6 +90,8 @@ class TimedRun:
         """Tell whether the budget is used up."""
         if self.steps is not None:
             return self.trainer.step >= self.steps
+        if self.tokens is not None:
+            return self.trainer.counters.tokens >= self.tokens
         return self.elapsed >= self.seconds
 
     def warm_up(self) -> None:
@@ -84,13 +106,19 @@ class TimedRun:
 
     def train(self, seconds: float) -> None:
         """Train for a turn, or to the end of the budget."""
-        until = seconds if self.steps else min(seconds, self.seconds - self.elapsed)
-        self._since = time.perf_counter()
+        counted = self.steps is not None or self.tokens is not None
+        until = seconds if counted else min(seconds, self.seconds - self.elapsed)
+        self._since, computed = time.perf_counter(), time.process_time()
         while (now := time.perf_counter() - self._since) < until and not (
-            self.steps and self.finished
+            counted and self.finished
         ):
+            if self._then is not None and self.progress >= self._then[0]:
+                self._batches, self._then = self._read(self._then[1]), None
             self.trainer.train_step(next(self._batches))
+            for average in self._averages.values():
+                average.update()
         self.elapsed += now
+        self.computed += time.process_time() - computed
         self._since = 0.0
 
     def figures(self) -> dict[str, float]:
@@ -100,6 +128,8 @@ class TimedRun:
             "finished": float(self.finished),
             "steps": self.trainer.step,
             "learnt_tokens_per_second": counters.learnt_tokens / max(self.elapsed, 1e-9),
+            # Of the processor, all threads: what other programs take away doesn't count.
+            "processor_seconds_per_step": self.computed / max(1, self.trainer.step),
             "padding_share": 1 - counters.learnt_tokens / max(1, counters.tokens),
         }
 
@@ -125,6 +155,12 @@ class TimedRun:
             "held_out_bytes": sum(sizes),
             "bytes_per_token": sum(sizes) / tokens,
             **self._loads(batches),
+            **{
+                f"bits_per_byte_mean_{decay:g}": evaluate(
+                    self.trainer, batches, text_bytes=sum(sizes), model=average.model
+                )["bits_per_byte"]
+                for decay, average in self._averages.items()
+            },
         }
 
     def _loads(self, batches: list[Any]) -> dict[str, float]:

@@ -421,10 +421,15 @@ class TrainConfig:
         batch_rows: rows (pairs for preference) in a step, over all ranks and micro-batches.
         micro_batch_rows: rows in one forward and backward.
         precision: `bf16` and `fp16` are `torch.amp` over fp32 weights; `auto` is bf16 where the
-            device computes it fast, else fp32.
+            device computes it fast, else fp32. `fp8` is bf16 with the layers' matrix products in
+            8 bits (torchao; H100 class or newer); weights stay fp32 and are saved as ever.
         gradient_checkpointing: `none`, `all` or the layer numbers, for example `0,2,4`.
         max_bad_steps: this many non-finite steps in a row end the run.
         deterministic: ask torch for deterministic kernels (bit-identical resume on CUDA).
+        fuse_projections: queries, keys and values come from one product, gate and up from another.
+            The weights stay apart: what is saved, trained and orthogonalised is the same.
+        average_decay: what is validated, sampled and saved is a running mean of the weights that
+            forgets so slowly (0.97: over about 33 steps; `train.average`); 0: the weights.
         parallel: several processes (torchrun) each hold the whole model (`replicate`), or a share
             of weights, gradients and optimizer (`shard`, FSDP2). One process ignores it.
     """
@@ -435,12 +440,14 @@ class TrainConfig:
     batch_rows: int = 512
     micro_batch_rows: int = 16
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"
     compile: bool = True
     attention: Literal["auto", "sdpa", "flex", "flash", "eager"] = "auto"
     gradient_checkpointing: str = "none"
     max_bad_steps: int = 10
     deterministic: bool = False
+    fuse_projections: bool = False
+    average_decay: float = 0.0
     threads: int | None = None
     parallel: Literal["replicate", "shard"] = "replicate"
 
@@ -449,6 +456,10 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"train.{name} = {value}: must be above 0")
+        if not 0 <= self.average_decay < 1:
+            raise ConfigError(
+                f"train.average_decay = {self.average_decay}: from 0 (no average) to below 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

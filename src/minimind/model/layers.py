@@ -5,6 +5,8 @@ Axes: B batch, T query, D hidden, F ffn.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,6 +33,19 @@ def project(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tenso
         out = (weight_OI.float() * materialised(x)).sum(-1).to(x.dtype).view(*x.shape[:-1], -1)
         return out if bias_O is None else out + bias_O
     return F.linear(x, weight_OI, bias_O)
+
+
+def project_together(x: Tensor, layers: Sequence[nn.Linear]) -> list[Tensor]:
+    """Return what each layer makes of `x`, (..., O) each, by one product with all their weights.
+
+    The weights are rounded to the product's dtype anyway, here into one matrix; as parameters they
+    stay apart, under their own names.
+    """
+    dtype = matrix_dtype(x)
+    weight_OI = torch.cat([layer.weight.to(dtype) for layer in layers])
+    biases = [layer.bias.to(dtype) for layer in layers if layer.bias is not None]
+    out = F.linear(x, weight_OI, torch.cat(biases) if biases else None)
+    return list(out.split([layer.out_features for layer in layers], dim=-1))
 
 
 def is_single_compiled(x: Tensor) -> bool:
@@ -91,6 +106,7 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.fused = False
         hidden, ffn = config.hidden_size, config.intermediate_size
         self.gate_proj = Linear(hidden, ffn, bias=False)
         self.up_proj = Linear(hidden, ffn, bias=False)
@@ -98,4 +114,13 @@ class SwiGLU(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Return (B, T, D)."""
-        return self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+        if self.fused and self.training:
+            gate_BTF, up_BTF = project_together(x_BTD, self.together)
+        else:
+            gate_BTF, up_BTF = self.gate_proj(x_BTD), self.up_proj(x_BTD)
+        return self.down_proj(F.silu(gate_BTF) * up_BTF)
+
+    @property
+    def together(self) -> list[nn.Linear]:
+        """Return the layers that read the same input."""
+        return [self.gate_proj, self.up_proj]

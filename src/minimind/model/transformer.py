@@ -30,7 +30,7 @@ from minimind.model.attention import (
 from minimind.model.cache import CacheStep, KVCache
 from minimind.model.compiled import CompiledStep
 from minimind.model.graphs import GraphStep
-from minimind.model.layers import Linear, RMSNorm, SwiGLU, project
+from minimind.model.layers import Linear, RMSNorm, SwiGLU, project, project_together
 from minimind.model.moe import Auxiliary, Routing, SparseMoE, auxiliary
 from minimind.model.quantize import Quantization
 from minimind.model.quantized import QuantizedMatrix
@@ -65,6 +65,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
+        self.fused = False
         self.layer = layer
         self.head_dim = config.head_dim
         hidden, K = config.hidden_size, config.head_dim
@@ -100,10 +101,19 @@ class Attention(nn.Module):
         """Return queries (B, H, T, K), keys and values (B, G, T, K); positions are applied."""
         B, T, _ = x_BTD.shape
         heads = (B, T, -1, self.head_dim)
-        q_BHTK = self.q_norm(self.q_proj(x_BTD).view(heads)).transpose(1, 2)
-        k_BGSK = self.k_norm(self.k_proj(x_BTD).view(heads)).transpose(1, 2)
-        v_BGSK = self.v_proj(x_BTD).view(heads).transpose(1, 2)
+        if self.fused and self.training:
+            q, k, v = project_together(x_BTD, self.together)
+        else:
+            q, k, v = [layer(x_BTD) for layer in self.together]
+        q_BHTK = self.q_norm(q.view(heads)).transpose(1, 2)
+        k_BGSK = self.k_norm(k.view(heads)).transpose(1, 2)
+        v_BGSK = v.view(heads).transpose(1, 2)
         return rotate(q_BHTK, *rotary), rotate(k_BGSK, *rotary), v_BGSK
+
+    @property
+    def together(self) -> list[nn.Linear]:
+        """Return the layers that read the same input."""
+        return [self.q_proj, self.k_proj, self.v_proj]
 
 
 class DecoderLayer(nn.Module):
@@ -235,6 +245,24 @@ class CausalLM(nn.Module):
         on_gpu = self.model.norm.weight.device.type == "cuda"
         step = GraphStep if on_gpu else CompiledStep
         self.compiled_step = step(self) if on else None
+
+    def set_fused_projections(self, *, on: bool = True) -> None:
+        """In training, compute q, k and v by one product, and gate and up by another.
+
+        Raises:
+            ConfigError: one of these layers is not a plain matrix: adapters, or 8 bits.
+        """
+        for name, module in self.named_modules():
+            if not isinstance(module, Attention | SwiGLU):
+                continue
+            odd = next((m for m in module.together if type(m) not in (Linear, nn.Linear)), None)
+            if on and odd is not None:
+                raise ConfigError(
+                    f"train.fuse_projections = true: {name} holds a {type(odd).__name__}, and only "
+                    "plain matrices can share a product. Leave it out with [lora] and with "
+                    "train.precision = 'fp8'"
+                )
+            module.fused = on
 
     def set_gradient_checkpointing(self, layers: str) -> None:
         """Forget these layers' activations and compute them again in the backward pass.

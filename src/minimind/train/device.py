@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -12,9 +13,12 @@ import torch
 from minimind.config import TrainConfig
 from minimind.errors import ConfigError
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "fp8"]
 
-AUTOCAST_DTYPE = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST_DTYPE = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
+
+FP8_CAPABILITY = (8, 9)
+"""CUDA's compute capability from which there are products in 8 bits: Ada, Hopper, Blackwell."""
 
 # Dense bf16 matrix rate in FLOP/s, from the vendors' data sheets (without sparsity). The first name
 # that occurs in torch.cuda.get_device_name() counts, so longer names stand before their prefixes.
@@ -65,10 +69,37 @@ def pick_device(config: TrainConfig) -> torch.device:
 
 
 def pick_precision(config: TrainConfig, device: torch.device) -> Precision:
-    """Return the precision of `train.precision`; `auto` is bf16 where it is fast, else fp32."""
+    """Return the precision of `train.precision`; `auto` is bf16 where it is fast, else fp32.
+
+    Raises:
+        ConfigError: the device can't compute in it.
+    """
+    if config.precision == "fp8":
+        check_float8(device)
     if config.precision != "auto":
         return config.precision
     return "bf16" if has_fast_bf16(device) else "fp32"
+
+
+def check_float8(device: torch.device) -> None:
+    """Refuse a device or an installation that can't.
+
+    Raises:
+        ConfigError: says what is missing and what to use instead.
+    """
+    if device.type != "cuda":
+        reason = f"needs a CUDA GPU of the H100's class, this run is on {device.type}"
+    elif torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
+        reason = (
+            f"needs compute capability {'.'.join(map(str, FP8_CAPABILITY))} or more (RTX 40, L4, "
+            f"L40, H100 and newer), {torch.cuda.get_device_name(device)} has "
+            f"{'.'.join(map(str, torch.cuda.get_device_capability(device)))}"
+        )
+    elif importlib.util.find_spec("torchao") is None:
+        reason = "needs torchao: pip install torchao"
+    else:
+        return
+    raise ConfigError(f"train.precision = 'fp8' {reason}. Or: --train.precision bf16")
 
 
 def has_fast_bf16(device: torch.device) -> bool:

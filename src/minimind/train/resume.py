@@ -16,6 +16,7 @@ FREE_ON_RESUME = (
     "name", "out", "log.", "save.", "train.threads", "train.max_bad_steps",
     "train.steps", "train.tokens", "train.epochs",
     "train.micro_batch_rows", "train.gradient_checkpointing", "train.parallel",
+    "train.fuse_projections",
 )  # fmt: skip
 """What may differ when a run is continued: what is told and kept, how long it goes on, and how a
 step is split. Another split sums in another order, so losses are the same up to rounding only.

@@ -34,7 +34,7 @@ from minimind.model.accounting import training_flops_per_token
 from minimind.settings import dump_run_config
 from minimind.tokenizer import Tokenizer
 from minimind.train import hooks
-from minimind.train.device import cpp_compiler, peak_flops, pick_device
+from minimind.train.device import cpp_compiler, peak_flops, pick_device, pick_precision
 from minimind.train.distributed import World, join
 from minimind.train.failures import explained
 from minimind.train.metrics import MetricsLog
@@ -103,6 +103,7 @@ def _run(config: RunConfig, *, resume: bool, console: Console, world: World) -> 
     from_step = _newest(directory) if resume else None
     _prepare_process(config)
     device = pick_device(config.train)
+    pick_precision(config.train, device)  # what can't be is said before anything is read
 
     model, tokenizer = model_and_tokenizer(config, resumed=from_step)
     config = with_shape(config, model.config) if config.init.checkpoint else config
@@ -164,8 +165,9 @@ def _run(config: RunConfig, *, resume: bool, console: Console, world: World) -> 
     metrics.cut_after(trainer.step)
     _cut_samples(directory / "samples.txt", trainer.step)
     trainer.hooks = _hooks(
-        config, whole, tokenizer, directory, metrics=metrics, ledger=ledger, console=console
-    )
+        config, whole if trainer.average is None else trainer.average.model, tokenizer, directory,
+        metrics=metrics, ledger=ledger, console=console,
+    )  # fmt: skip
     try:
         with explained(config, world):
             last = trainer.fit()

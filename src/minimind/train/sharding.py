@@ -230,6 +230,16 @@ def _check(model: CausalLM, config: TrainConfig) -> None:
             "train.parallel = 'shard' with train.precision = 'fp16': the scaler of fp16 needs "
             "whole gradients. Take --train.precision bf16, or --train.parallel replicate"
         )
+    if config.average_decay:
+        raise ConfigError(
+            f"train.parallel = 'shard' with train.average_decay = {config.average_decay}: the mean "
+            "is of whole weights. Leave the average out, or take --train.parallel replicate"
+        )
+    if config.precision == "fp8":
+        raise ConfigError(
+            "train.parallel = 'shard' with train.precision = 'fp8' is not built: take "
+            "--train.precision bf16, or --train.parallel replicate"
+        )
     frozen = [name for name, weight in model.named_parameters() if not weight.requires_grad]
     if frozen or model.config.vision is not None:
         raise ConfigError(

@@ -21,8 +21,10 @@ from minimind.config import TrainConfig
 from minimind.data.batch import Batch
 from minimind.errors import TrainingDivergedError
 from minimind.model import CausalLM
+from minimind.train.average import WeightAverage
 from minimind.train.device import AUTOCAST_DTYPE, pick_precision
 from minimind.train.distributed import World
+from minimind.train.float8 import use_float8
 from minimind.train.objective import Loss, Objective
 from minimind.train.optim import Optimizer
 from minimind.train.rng import rng_state, set_rng_state
@@ -120,6 +122,8 @@ class Trainer:
         self.world = world or World()
         self.device = next(model.parameters()).device
         self.precision = pick_precision(config, self.device)
+        if self.precision == "fp8":
+            use_float8(model)
         # A summed loss is already thousands of times a mean one, so a small first scale does.
         self.scaler = torch.amp.GradScaler(
             self.device.type, init_scale=2.0**6, enabled=self.precision == "fp16"
@@ -131,6 +135,8 @@ class Trainer:
         self._bad_in_a_row = 0
         self._stop = GracefulStop()
         model.set_gradient_checkpointing(config.gradient_checkpointing)
+        model.set_fused_projections(on=config.fuse_projections)
+        self.average = WeightAverage(model, config.average_decay) if config.average_decay else None
         self._loss: Callable[[CausalLM, Batch], Loss] = (
             # One kernel a shape, whatever was seen before: a resume meets shapes in another order.
             torch.compile(objective, dynamic=False)
@@ -216,6 +222,8 @@ class Trainer:
         means = {name: total / max(count, 1.0) for name, total in totals.items()}
         norm /= max(count, 1.0)
         skipped = not self._update(count, loss=means["loss"], norm=norm)
+        if self.average is not None and not skipped:
+            self.average.update()
         self.step += 1
         seconds = time.perf_counter() - started
         self.counters.tokens += tokens
@@ -250,6 +258,7 @@ class Trainer:
             "loader": self.loader.state_dict() if self.loader is not None else {},
             "counters": asdict(self.counters),
             "bad_in_a_row": self._bad_in_a_row,
+            "average": self.average.state_dict() if self.average is not None else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -262,6 +271,8 @@ class Trainer:
             self.loader.load_state_dict(state["loader"])
         self.counters = Counters(**state["counters"])
         self._bad_in_a_row = state["bad_in_a_row"]
+        if self.average is not None:
+            self.average.load_state_dict(state.get("average", {}))
         set_rng_state(state["rng"])
 
     def _backward(self, micro_batches: Sequence[Batch]) -> dict[str, Tensor]:
@@ -322,8 +333,11 @@ class Trainer:
         self.world.after_hooks(self)
 
     def whole_model(self) -> CausalLM:
-        """Return the model with all its weights, for a hook; they may be spread over the ranks."""
-        return self.world.whole(self.model)
+        """Return the model with all its weights, for a hook: averaged, if the run averages.
+
+        They may be spread over the ranks.
+        """
+        return self.average.model if self.average is not None else self.world.whole(self.model)
 
     @property
     def stopped_by(self) -> int | None:
