@@ -12,7 +12,8 @@ import pytest
 from minimind.data.catalogue import select
 from minimind.data.fetch import is_cached
 from minimind.errors import ConfigError
-from minimind.quickstart.stages import Quickstart, QuickstartConfig
+from minimind.quickstart.config import QuickstartConfig
+from minimind.quickstart.stages import Quickstart
 
 STAGES = ["data", "tokenizer", "plan", "pretrain", "sft", "preferences", "dpo", "evaluation"]
 

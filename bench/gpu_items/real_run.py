@@ -28,7 +28,8 @@ def run(context: Context) -> Item:
     if not installed("zstandard"):
         context.left_out.append("the run: zstandard is missing; carry its wheel")
         return Item(rows=[])
-    from minimind.quickstart.stages import LONG_SHARE, SHARE, Quickstart, QuickstartConfig
+    from minimind.quickstart.config import LONG_SHARE, SHARE, QuickstartConfig
+    from minimind.quickstart.stages import Quickstart
 
     work = Path(tempfile.mkdtemp(prefix="minimind-run-"))
     data = unpack(context.data, work)

@@ -15,7 +15,7 @@ from rich.console import Console
 from minimind.errors import ConfigError
 
 if TYPE_CHECKING:
-    from minimind.quickstart.stages import QuickstartConfig
+    from minimind.quickstart.config import QuickstartConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Args:
 def main(argv: list[str]) -> int | None:
     """Run `minimind quickstart`; 130 when a signal ended it."""
     args = tyro.cli(Args, args=argv, prog="minimind quickstart")
-    from minimind.quickstart.stages import QuickstartConfig
+    from minimind.quickstart.config import QuickstartConfig
 
     config = QuickstartConfig(
         out=args.out,

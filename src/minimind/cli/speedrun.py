@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int | None:
         )
     import torch
 
-    from minimind.quickstart.stages import LONG_SHARE, QuickstartConfig
+    from minimind.quickstart.config import LONG_SHARE, QuickstartConfig
     from minimind.settings import load_model_config
 
     if not (torch.cuda.is_available() or args.without_gpu):

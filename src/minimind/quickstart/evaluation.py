@@ -21,7 +21,7 @@ from minimind.eval.choice import choice_items, choice_measures
 from minimind.eval.results import Evaluation, Measure, Sample
 from minimind.inference import SamplingParams, generate
 from minimind.model import CausalLM
-from minimind.quickstart.stages import QUESTIONS_HELD_OUT, TEXT_HELD_OUT
+from minimind.quickstart.config import QUESTIONS_HELD_OUT, TEXT_HELD_OUT
 from minimind.quickstart.words import CONTINUATIONS, QUESTIONS
 from minimind.tokenizer import Tokenizer
 from minimind.train.device import has_fast_bf16, pick_device

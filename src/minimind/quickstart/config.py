@@ -1,0 +1,83 @@
+"""What a quickstart is asked for, and how its minutes are shared out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from minimind.errors import ConfigError
+from minimind.quickstart.words import Language
+
+Shares = Mapping[str, float]
+
+SHARE: Shares = {
+    "pretrain": 0.58, "sft": 0.16, "preferences": 0.07, "dpo": 0.06, "evaluation": 0.13,
+}  # fmt: skip
+"""Shares of the minutes that are left after data, tokenizer and plan."""
+
+LONG_SHARE: Shares = {
+    "pretrain": 0.84, "sft": 0.07, "preferences": 0.03, "dpo": 0.02, "evaluation": 0.04,
+}  # fmt: skip
+"""The same of a run of hours: instructions and preferences are few, and are soon read."""
+
+PROBLEMS_PER_SECOND = 10.0
+"""Problems that `nano` answers twice in a second on 2 CPU cores (docs/LOG.md)."""
+
+SFT_WEIGHTS = (0.9, 0.1)
+"""Shares of sft.jsonl and of self.jsonl, the few conversations that tell the model what it is."""
+
+TEXT_HELD_OUT = 0.01
+"""Share of the documents that no stage reads; bits per byte are measured on these."""
+
+QUESTIONS_HELD_OUT = 0.1
+"""Share of instructions and problems that no stage reads: by the hash of the user's words, so a
+problem is on the same side in pretraining text, SFT and DPO."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartConfig:
+    """Settings of one quickstart.
+
+    Attributes:
+        out: the folder of everything.
+        minutes: wall-clock of all stages together, installation not included.
+        model: the preset of the model's size.
+        layers: further presets that pretraining is laid with.
+        tokenizer: one to use instead of training one; `default` is the package's.
+        shares: of the minutes, for each stage.
+        sources: what `minimind data build --sources` is asked for.
+        data: a folder that `minimind data build` wrote; None builds one.
+        vocab_size: tokens of the tokenizer; the model's is set to it.
+        seed: of every random choice.
+        steps: pretraining steps, instead of measuring this machine.
+        language: of the explanations; the report is written in both.
+    """
+
+    out: Path = Path("runs/quickstart")
+    minutes: float = 11.0
+    model: str = "nano"
+    layers: tuple[str, ...] = ()
+    tokenizer: str | None = None
+    shares: Shares = field(default_factory=lambda: SHARE)
+    sources: str = "embedded"
+    data: Path | None = None
+    vocab_size: int = 6144
+    seed: int = 42
+    steps: int | None = None
+    language: Language = "zh"
+
+    def __post_init__(self) -> None:
+        if self.minutes <= 0:
+            raise ConfigError(f"--minutes {self.minutes}: must be more than 0")
+        if self.steps is not None and self.steps < 1:
+            raise ConfigError(f"--steps {self.steps}: must be at least 1")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return what must stay the same for a quickstart to be continued."""
+        plain = asdict(self)
+        names = ["model", "sources", "vocab_size", "seed", "steps"]
+        names += ["tokenizer"] if self.tokenizer else []
+        return {key: plain[key] for key in names}
