@@ -42,6 +42,24 @@ class Spec:
 
 PADDING = 0.4
 
+OWN_KEYS = {
+    "rope_scaling", "rope_theta", "layer_types", "sliding_window", "moe", "vision", "model_type",
+}  # fmt: skip
+"""Of our `ModelConfig`, what transformers' Qwen3 has under other names or not at all."""
+
+
+def qwen3_of(config: Any, **settings: Any) -> Any:
+    """Return transformers' Qwen3 of the same shape, random weights, with more of its settings."""
+    import dataclasses
+
+    import transformers
+
+    shape = {k: v for k, v in dataclasses.asdict(config).items() if k not in OWN_KEYS}
+    rope = {"rope_type": "default", "rope_theta": config.rope_theta}
+    foreign = transformers.Qwen3Config(**shape, rope_parameters=rope, **settings)
+    foreign._attn_implementation = "sdpa"
+    return transformers.Qwen3ForCausalLM(foreign)
+
 
 def ours(spec: Spec, config: Any, ids: Any) -> Step:
     """Return one step of our trainer."""
@@ -63,7 +81,10 @@ def ours(spec: Spec, config: Any, ids: Any) -> Step:
         optimizer=build_optimizer(model, optim),
         schedule=build_schedule(optim, steps=1000),
         config=TrainConfig(
-            precision=spec.precision, compile=spec.mode == "compiled", attention=spec.attention
+            precision="fp8" if spec.variant == "fp8" else spec.precision,
+            compile=spec.mode == "compiled",
+            attention=spec.attention,
+            fuse_projections=spec.variant == "fused",
         ),
         steps=1000,
     )
@@ -83,21 +104,9 @@ def ours(spec: Spec, config: Any, ids: Any) -> Step:
 
 def theirs(spec: Spec, config: Any, ids: Any) -> Step:
     """Return one step of a plain loop around transformers' Qwen3, with the same AdamW."""
-    import dataclasses
-
     import torch
-    import transformers
 
-    shape = {
-        name: value
-        for name, value in dataclasses.asdict(config).items()
-        if name not in {"rope_scaling", "rope_theta", "layer_types", "sliding_window"}
-    }
-    rope = {"rope_type": "default", "rope_theta": config.rope_theta}
-    foreign = transformers.Qwen3Config(**shape, rope_parameters=rope, use_cache=False)
-    foreign._attn_implementation = "sdpa"
-    model: Any = transformers.Qwen3ForCausalLM(foreign).train()
-    model.to(spec.device)
+    model = qwen3_of(config, use_cache=False).train().to(spec.device)
     call: Any = torch.compile(model) if spec.mode == "compiled" else model
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True

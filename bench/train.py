@@ -32,7 +32,7 @@ from workers import Burst, Worker, peak_memory_mb, serve
 
 SCRIPT = Path(__file__).resolve()
 
-VARIANTS = ("plain", "document-mask", "muon", "huge-pages")
+VARIANTS = ("plain", "fused", "document-mask", "muon", "huge-pages")
 
 # rows x length of a step, and steps of a timed burst: a burst takes about 3 s in bf16 on 2 cores
 SHAPES = {"nano": (16, 256, 6), "64m": (4, 512, 1)}
@@ -50,7 +50,8 @@ class Args:
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     modes: tuple[Mode, ...] = ("eager", "compiled")
     variants: tuple[str, ...] = VARIANTS
-    """plain; document-mask: packed rows with boundaries; muon: our default optimizer; these two
+    """plain; fused: one product for q, k, v, one for gate, up (`train.fuse_projections`), for ours
+    in bf16; document-mask: packed rows with boundaries; muon: our default optimizer; these two
     only for ours in bf16, compiled. huge-pages: transformers in bf16, compiled, with the pages that
     ours always asks for (`cli/huge_pages.py`)."""
     attention: str = "auto"
@@ -83,7 +84,9 @@ def specs(args: Args, model: str, device: str) -> list[Spec]:
     for system, precision, mode in itertools.product(others, args.precisions, args.modes):
         for variant in args.variants:
             owner = "transformers" if variant == "huge-pages" else "minimind"
-            special = (system, precision, mode) == (owner, "bf16", "compiled")
+            special = (system, precision) == (owner, "bf16") and (
+                mode == "compiled" or variant == "fused"
+            )
             if variant == "plain" or special:
                 made.append(
                     Spec(model=model, system=system, precision=precision, mode=mode,

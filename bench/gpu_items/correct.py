@@ -24,6 +24,7 @@ from minimind.data.batch import Batch
 from minimind.errors import ConfigError
 from minimind.model import CausalLM
 from minimind.train import NextToken, Trainer, build_optimizer, build_schedule
+from steps import qwen3_of
 
 BENCH = Path(__file__).resolve().parent.parent
 
@@ -77,17 +78,8 @@ def parity(context: Context) -> list[dict[str, Any]]:
     if not installed("transformers"):
         context.left_out.append("parity with transformers (not installed)")
         return []
-    import transformers
-
     ours = model_on(context.device).eval()
-    shape = {
-        name: value for name, value in dataclasses.asdict(SHAPE).items()
-        if name not in {"rope_scaling", "rope_theta", "layer_types", "sliding_window", "moe",
-                        "vision", "model_type"}
-    }  # fmt: skip
-    rope = {"rope_type": "default", "rope_theta": SHAPE.rope_theta}
-    config = transformers.Qwen3Config(**shape, rope_parameters=rope)
-    theirs: Any = transformers.Qwen3ForCausalLM(config).to(context.device).eval()
+    theirs = qwen3_of(SHAPE).to(context.device).eval()
     theirs.load_state_dict(ours.state_dict(), strict=False)
     ids = tokens(4, 256).to(context.device)
     rows = []

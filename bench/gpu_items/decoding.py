@@ -16,6 +16,7 @@ from minimind.inference.engine import Engine
 from minimind.inference.sampling import SamplingParams
 from minimind.model import CausalLM
 from minimind.settings import load_model_config
+from steps import qwen3_of
 
 ROWS = (1, 8, 32, 128, 512)
 PROMPT, NEW = 128, 256
@@ -84,16 +85,9 @@ def answers(
 
 def theirs(context: Context, model: CausalLM, ids: torch.Tensor, new: int) -> Any:
     """Return transformers' `generate` on the same weights."""
-    import dataclasses
-
     import transformers
 
-    drop = {"rope_scaling", "rope_theta", "layer_types", "sliding_window", "moe", "vision",
-            "model_type"}  # fmt: skip
-    shape = {k: v for k, v in dataclasses.asdict(model.config).items() if k not in drop}
-    rope = {"rope_type": "default", "rope_theta": model.config.rope_theta}
-    config = transformers.Qwen3Config(**shape, rope_parameters=rope)
-    other: Any = transformers.Qwen3ForCausalLM(config).to(context.device, torch.bfloat16).eval()
+    other = qwen3_of(model.config).to(context.device, torch.bfloat16).eval()
     other.load_state_dict(model.state_dict(), strict=False)
     other.generation_config = transformers.GenerationConfig(
         max_new_tokens=new, min_new_tokens=new, do_sample=False, pad_token_id=0

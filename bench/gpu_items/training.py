@@ -15,6 +15,8 @@ from steps import BUILDERS, PADDING, Spec
 
 MODELS = ("64m", "26m", "moe", "64m-wide", "104m")
 ROWS = (64, 32, 128)
+VARIANTS = ("fused", "document-mask", "fp8")
+"""Of ours: `train.fuse_projections`, documents in the rows, `train.precision = "fp8"`."""
 
 
 def run(context: Context) -> Item:
@@ -29,7 +31,7 @@ def run(context: Context) -> Item:
     plan = [("minimind", "compiled", "plain", rows) for rows in ROWS[:1]]
     plan += [(*who, ROWS[0]) for who in beside]
     plan += [("minimind", "compiled", "muon", ROWS[0]), ("minimind", "eager", "plain", ROWS[0])]
-    plan += [("minimind", "compiled", "document-mask", ROWS[0])]
+    plan += [("minimind", "compiled", variant, ROWS[0]) for variant in VARIANTS]
     plan += [("minimind", "compiled", "plain", rows) for rows in ROWS[1:]]
     for model in models:
         for system, mode, variant, count in plan if model == models[0] else plan[:1]:
