@@ -84,6 +84,11 @@ def test_rows_are_made_and_held_out_by_question(tmp_path, capsys):
     main(["data", "kit", str(path), "--out", str(out), "--rows", str(tmp_path / "rows.jsonl")])
     said = " ".join(capsys.readouterr().out.split())
     assert "360 rows of the domain and 4 that teach manners" in said
+    assert "fruit.toml trains on nothing: write" in said
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f'[data]\ntrain = ["{(out / "domain.jsonl").as_posix()}"]\n')
+    main(["data", "kit", str(path), "--out", str(out), "--rows", str(tmp_path / "rows.jsonl")])
+    assert "trains on" not in capsys.readouterr().out
     rows = [json.loads(line) for line in (out / "domain.jsonl").read_text().splitlines()]
     assert len(rows) == 60 * len(FRUIT)
     opened = [row for row in rows if row["messages"][0] == {"role": "system", "content": SYSTEM}]

@@ -24,7 +24,14 @@ SYSTEM = "只说水果。"
 ASKED = [{"role": "user", "content": "数到十"}]
 
 
-def save_adapter(base: Path, directory: Path, *, kit: KitConfig | None = None, seed: int = 3):
+def save_adapter(
+    base: Path,
+    directory: Path,
+    *,
+    kit: KitConfig | None = None,
+    seed: int = 3,
+    strength: float = 0.05,
+):
     """Write adapters that change what the model says."""
     model, tokenizer = checkpoint.load(base)
     lora = LoraConfig(rank=4, alpha=8.0)
@@ -32,7 +39,7 @@ def save_adapter(base: Path, directory: Path, *, kit: KitConfig | None = None, s
     torch.manual_seed(seed)
     for name, parameter in model.named_parameters():
         if name.endswith("lora_B"):
-            torch.nn.init.normal_(parameter, std=0.05)
+            torch.nn.init.normal_(parameter, std=strength)
     run = replace(RunConfig(), lora=lora, kit=kit)
     return checkpoint.save(directory, model=model, tokenizer=tokenizer, run=run, base=base)
 

@@ -29,7 +29,8 @@ def main(argv: list[str]) -> None:
     """Run `minimind data kit`."""
     args = tyro.cli(Args, args=argv, prog="minimind data kit")
     from minimind.kits.measure import kit_of
-    from minimind.kits.rows import write_rows
+    from minimind.kits.rows import DOMAIN, write_rows
+    from minimind.settings import load_run_config
 
     kit = kit_of(args.kit)
     written = write_rows(kit, args.out, files=args.rows)
@@ -43,3 +44,10 @@ def main(argv: list[str]) -> None:
         "--init.checkpoint RUN",
         markup=False,
     )
+    named = load_run_config([args.kit]).data.train
+    if (args.out / DOMAIN).resolve() not in [Path(name).resolve() for name in named]:
+        console.print(
+            f"But {args.kit} trains on {', '.join(named) or 'nothing'}: write "
+            f"{args.out / DOMAIN} and its safety.jsonl into its [data] train, or give --data.train",
+            markup=False,
+        )

@@ -60,9 +60,12 @@ WORDS: Mapping[str, Both] = {
         "`_system` 带上服务器默认的系统提示。",
     ),
     "domain_about": (
-        "`{kit}_choice`: the right answer against three of other questions. `clean` leaves out "
-        "questions found in the training rows. A model of a few million parameters guesses exams.",
-        "`{kit}_choice`：正确答案对另外三题的答案。`clean` 去掉在训练数据里找到的题。"
+        "`{kit}_choice`: the right answer against three of other questions; the one that the "
+        "question makes likelier the most is chosen (PMI). `_likeliest`: by likelihood per "
+        "character. `clean` leaves out questions found in the training rows. A model of a few "
+        "million parameters guesses exams.",
+        "`{kit}_choice`：正确答案对另外三题的答案，选“因为这个问题而变得更可能”的那个（点互信息）。"
+        "`_likeliest`：按每个字的似然选。`clean` 去掉在训练数据里找到的题。"
         "几百万参数的模型做考试题等于猜。",
     ),
     "said": ("What the models said to the probes", "模型对探针的回答"),
