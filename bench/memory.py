@@ -3,8 +3,9 @@
     python bench/memory.py [--presets nano 26m 64m] [--rows 4 16] [--layers none all] [--json]
 
 Each configuration runs in a process of its own. On a CPU `measured` is the largest sum of live
-tensor bytes during the third step, from torch's profiler: exact, the same on every machine, and
-without the libraries' own code, which `resident` has. On CUDA it is the allocator's peak.
+tensor bytes during a step that isn't the first, from torch's profiler: exact, the same on every
+machine, and without the libraries' own code, which `resident` has. On CUDA it is the allocator's
+peak.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Args:
 
 
 def work(spec: dict[str, Any]) -> None:
-    """Train two steps, measure the third, and answer with its peak."""
+    """Warm up (compiled, twice), measure the next step, and answer with its peak."""
     import torch
 
     from minimind.config import OptimConfig, TrainConfig
@@ -68,8 +69,8 @@ def work(spec: dict[str, Any]) -> None:
     def step() -> None:
         trainer.train_step([batch])
 
-    step()
-    step()
+    for _ in range(2 if spec["compile"] else 1):
+        step()
     trainer.optimizer.zero_grad()  # the profiler doesn't see old blocks go
     held = [*model.parameters(), *model.buffers()]
     held += [t for state in trainer.optimizer.state_dict().values() for t in state.values()]
