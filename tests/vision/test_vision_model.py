@@ -189,3 +189,19 @@ def test_what_is_refused(seeing, tmp_path, eyed):
     with pytest.raises(DataError, match="not an image"):
         look_at(checkpoint.load(seeing)[0], [tmp_path / "text.png"])
     assert byte_tokenizer().vocab_size == blind.config.vocab_size
+
+
+def test_rows_that_a_failed_start_rejected_are_forgotten(tmp_path):
+    """Too many placeholders, then images that are gone: each start names its own rows."""
+    encoder = save_encoder(tmp_path / "clip", "clip")
+    config = seeing_run(tmp_path, encoder, name="bad", steps=1, train="projector")
+    rows = tmp_path / "rows.jsonl"
+    good = rows.read_text(encoding="utf-8")
+    rows.write_text(good.replace("<image>", "<image><image>"), encoding="utf-8")
+    with pytest.raises(DataError, match=r"4 rows.*\(4 x the messages have 2 <image>"):
+        run(config)
+    rows.write_text(good, encoding="utf-8")
+    for name in COLOURS:
+        (tmp_path / "pictures" / f"{name}0.png").unlink()
+    with pytest.raises(DataError, match=r"4 rows could not be used \(4 x an image can't be used"):
+        run(config)

@@ -171,6 +171,12 @@ class ImageLoader:
         for example in examples:
             try:
                 keys, unseen = self.store.look(example.images)
+            except DataError as error:
+                reason = f"an image can't be used: {error}"  # one reason, whatever the file
+                self.rejects.add(example.file, example.line, reason, b"")
+                encoded.append(None)
+                continue
+            try:
                 encoded.append(self._render(example, keys))
                 new |= unseen
             except DataError as error:

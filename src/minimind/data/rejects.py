@@ -94,5 +94,5 @@ def nothing_usable(files: Iterable[object], kind: Kind, rejects: Rejects) -> Dat
         return DataError(f"{names}: no row in it; the data set is empty")
     return DataError(
         f"{names}: no row of kind {kind!r} could be used. {rejects.summary()}. "
-        "Check data.kind (text, chat or preference) and the rows' fields"
+        "Check data.kind (text, chat, preference or image) and the rows' fields"
     )

@@ -117,6 +117,8 @@ def _run(config: RunConfig, *, resume: bool, console: Console, world: World) -> 
     world.barrier()
     files = [path for path, _ in data_files(config.data, "train")]
     rejects = directory / "rejects.jsonl" if world.is_main else None
+    if rejects is not None and from_step is None:
+        rejects.unlink(missing_ok=True)  # of a start that failed: other rows, perhaps
     loader = build_loader(config, tokenizer, model, world=world, rejects=rejects)
     steps = count_steps(config, loader)
     train = _compilable(config.train, device, console=console)

@@ -146,7 +146,7 @@ def decode_data_uri(uri: str, *, origin: str, max_bytes: int = MAX_BYTES) -> Pic
         )
     head = _DATA_URI.match(uri)
     if head is None:
-        raise DataError(f"{origin} is not a data URI in base64: data:image/png;base64,...")
+        raise DataError(f"{origin} is not a data URI in base64 (data:image/png;base64,...)")
     payload = uri[head.end() :]
     if len(payload) > max_bytes * 4 // 3 + 4:  # before it is decoded
         raise DataError(
