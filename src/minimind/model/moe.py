@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minimind.config import MoEConfig
-from minimind.model.grouped import grouped_product
+from minimind.model.grouped import combine, dispatch, grouped_product, sort_by_expert
 from minimind.model.layers import is_single_compiled, materialised, matrix_dtype
 
 MATRICES = ("gate_proj", "up_proj", "down_proj")
@@ -123,11 +123,16 @@ class Experts(nn.Module):
             return self._single(x_ND, chosen_NC[0], weights_NC[0])
         pairs = sort_by_expert(chosen_NC, num_experts=self.num_experts)
         dtype = matrix_dtype(x_ND)
-        x_SD = _Dispatch.apply(x_ND.to(dtype), pairs.token_S, pairs.slot_NC)
+        x_SD = dispatch(x_ND.to(dtype), pairs)
         gate_SF, up_SF = self._gate_and_up(x_SD, pairs.ends_E)
-        y_SD = _grouped(F.silu(gate_SF) * up_SF, self.down_proj, pairs.ends_E)
-        out_ND = _Combine.apply(y_SD, weights_NC, pairs.token_S, pairs.slot_NC)
-        return out_ND.to(dtype)
+        # A weight goes in before the last product, which is linear: its gradient then comes from
+        # what SwiGLU keeps anyway, and the (S, D) results needn't be kept or read again.
+        weights_S = torch.zeros_like(weights_NC.flatten()).scatter(
+            0, pairs.slot_NC.flatten(), weights_NC.flatten()
+        )
+        h_SF = (F.silu(gate_SF) * up_SF * weights_S[:, None]).to(dtype)
+        y_SD = _grouped(h_SF, self.down_proj, pairs.ends_E)
+        return combine(y_SD, pairs)
 
     def _gate_and_up(self, x_SD: Tensor, ends_E: Tensor) -> tuple[Tensor, Tensor]:
         """Return both products; in training as one of twice the width, forward and backward.
@@ -212,35 +217,6 @@ class SparseMoE(nn.Module):
         return out_BTD, self.gate.routing(x_ND, logits_NE, chosen_NC, counted_BT.flatten())
 
 
-class SortedPairs(NamedTuple):
-    """The (token, choice) pairs of a batch, sorted by expert.
-
-    Attributes:
-        token_S: which token each sorted pair is of.
-        slot_NC: where each token's choices went.
-        ends_E: int32: the sorted pairs of expert e end before `ends_E[e]`.
-    """
-
-    token_S: Tensor  # noqa: N815
-    slot_NC: Tensor  # noqa: N815
-    ends_E: Tensor  # noqa: N815
-
-
-def sort_by_expert(chosen_NC: Tensor, *, num_experts: int) -> SortedPairs:
-    """Sort pairs by expert; those of one expert keep the order of their tokens."""
-    expert_S = chosen_NC.flatten()
-    order_S = expert_S.argsort(stable=True)
-    places_S = torch.arange(order_S.shape[0], device=order_S.device)
-    slot_S = torch.zeros_like(order_S).scatter(0, order_S, places_S)
-    experts_E = torch.arange(num_experts, device=order_S.device)
-    counts_E = (expert_S[:, None] == experts_E).sum(0)
-    return SortedPairs(
-        token_S=order_S // chosen_NC.shape[1],
-        slot_NC=slot_S.view(chosen_NC.shape),
-        ends_E=counts_E.cumsum(0).to(torch.int32),
-    )
-
-
 def auxiliary(routings: Sequence[Routing], config: MoEConfig) -> Auxiliary:
     """Return the loss that keeps the experts of every layer busy, and what each expert got.
 
@@ -267,38 +243,3 @@ def auxiliary(routings: Sequence[Routing], config: MoEConfig) -> Auxiliary:
 def _grouped(x_SI: Tensor, weights_EOI: Tensor, ends_E: Tensor) -> Tensor:
     """Return x W_e^T of each row with its expert's matrix, (S, O)."""
     return grouped_product(x_SI, weights_EOI.to(x_SI.dtype), ends_E)
-
-
-class _Dispatch(torch.autograd.Function):
-    """Copy each token to its places; backward gathers, where autograd's own would scatter."""
-
-    @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, token_S: Tensor, slot_NC: Tensor) -> Tensor:
-        ctx.save_for_backward(slot_NC)
-        return x_ND[token_S]
-
-    @staticmethod
-    def backward(ctx: Any, d_SD: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (slot_NC,) = ctx.saved_tensors
-        return d_SD[slot_NC].sum(1, dtype=torch.float32).to(d_SD.dtype), None, None
-
-
-class _Combine(torch.autograd.Function):
-    """Add up each token's weighted results, in fp32."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, y_SD: Tensor, weights_NC: Tensor, token_S: Tensor, slot_NC: Tensor
-    ) -> Tensor:
-        ctx.save_for_backward(y_SD, weights_NC, token_S, slot_NC)
-        return (y_SD[slot_NC] * weights_NC[..., None]).sum(1)
-
-    @staticmethod
-    def backward(ctx: Any, d_ND: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        y_SD, weights_NC, token_S, slot_NC = ctx.saved_tensors
-        weights_S = torch.zeros_like(weights_NC.flatten()).scatter(
-            0, slot_NC.flatten(), weights_NC.flatten()
-        )
-        d_y_SD = (d_ND[token_S] * weights_S[:, None]).to(y_SD.dtype)
-        d_weights_NC = (y_SD[slot_NC].float() * d_ND[:, None].float()).sum(-1)
-        return d_y_SD, d_weights_NC.to(weights_NC.dtype), None, None
