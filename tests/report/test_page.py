@@ -139,7 +139,7 @@ def test_a_folder_of_runs_has_each(tmp_path):
     one_run(tmp_path / "alpha")
     with_items(one_run(tmp_path / "beta"), "x", [1, 0, 1])
     text = write_report(tmp_path)[1].read_text()
-    for part in ("Training runs in", "### alpha", "### beta", "| cmmlu_letter | beta |"):
+    for part in ("Training runs in", "### alpha", "### beta", "| CMMLU: letters | beta |"):
         assert part in text
 
 
@@ -165,10 +165,10 @@ def test_files_that_are_broken_still_render(tmp_path, content):
 def test_scores_have_interval_chance_and_a_verdict(tmp_path):
     run = with_items(one_run(tmp_path / "p"), "mine", [1, 0, 1, 0])
     page, english, _ = write_report(run)
-    assert "| cmmlu_letter | mine | 50.0% | 10.0%–90.0% | 4 | not distinguishable" in (
+    assert "| CMMLU: letters | mine | 50.0% | 10.0%–90.0% | 4 | not distinguishable" in (
         english.read_text()
     )
-    assert 'data-tip="cmmlu_letter · mine: 50.0% (10.0%-90.0%) n = 4"' in page.read_text()
+    assert 'data-tip="CMMLU: letters · mine: 50.0% (10.0%-90.0%) n = 4"' in page.read_text()
 
 
 def test_two_runs_beside_each_other(tmp_path):

@@ -190,7 +190,9 @@ def _show(console: Console, reading: Reading) -> None:
     found = repetition(reading)
     if found.loop:
         start, period, end = found.loop.start + 1, found.loop.period, found.loop.end
-        console.print(f"from token {start} on it repeats {period} tokens, up to token {end}")
+        console.print(
+            f"from token {start} to {end} the same stretch comes again and again (length {period})"
+        )
     copiers = "  ".join(f"L{h.layer} H{h.head} {h.copying:.0%}" for h in found.copiers())
     console.print(f"heads that copy most: {copiers or 'none above twice the chance'}")
 

@@ -123,8 +123,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "token last time: it is they that copy.",
     ),
     "loops_found": (
-        "第一处：从第 {start} 个 token 起，同样的 {period} 个 token 一再重复，直到第 {end} 个：",
-        "The first loop: from token {start} to {end} the same {period} tokens come again:",
+        "第一处：从第 {start} 个 token 起，同样的一段（长 {period}）一再重复，直到第 {end} 个：",
+        "The first loop: from token {start} to {end} the same stretch comes again, {period} long:",
     ),
     "loops_free": ("没有原地打转。", "No loop."),
     "loops_rule": (

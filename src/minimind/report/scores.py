@@ -12,6 +12,8 @@ SHOWN_ELSEWHERE = {"bits_per_byte", "answer_loss", "dpo_loss", "preference_margi
 ORDER = ("start", "pretrain", "sft", "dpo")
 GREY = 5
 PER_PLOT = 12
+CLEAN = "_clean"
+"""Ends the name of a figure without items that were found in the training text."""
 
 
 def is_share(name: str, measure: Measure) -> bool:
@@ -53,6 +55,8 @@ def scores(run: Run, say: Writer) -> list[Block]:
         blocks += [Paragraph(say("scores_text")), Figure("scores", plots, say("scores_caption"))]
     if any(name.startswith("choice_") for name, _, _ in rows):
         blocks.append(Paragraph(say("choice_text")))
+    if any(name.endswith(CLEAN) for name, _, _ in rows):
+        blocks.append(Paragraph(say("clean_text")))
     header = tuple(say(key) for key in ("measure", "subject", "value", "interval", "n", "verdict"))
     table = tuple(
         (
@@ -79,7 +83,7 @@ def _plots(rows: list[tuple[str, str, Measure]], say: Writer) -> tuple[IntervalP
             measure.chance, _colour(measure), f"n = {measure.n:,}",
         )
         for name, subject, measure in rows
-        if is_share(name, measure)
+        if is_share(name, measure) and not name.endswith(CLEAN)
     ]  # fmt: skip
     legend = ((say("apart"), 0), (say("not_apart"), GREY), (say("no_chance"), 2))
     used = {row.colour for row in intervals}

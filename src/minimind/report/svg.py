@@ -97,8 +97,9 @@ def _body(plot: Plot) -> tuple[str, float, dict[str, object] | None]:
 
 def nice_ticks(low: float, high: float, *, count: int = 5) -> list[float]:
     """Return round numbers from below `low` to above `high`, about `count` steps."""
-    if not high > low:
-        high = low + (abs(low) or 1.0)
+    if not high > low:  # one value: in the middle of its axis
+        around = 0.1 * abs(low) or 1.0
+        low, high = low - around, low + around
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
@@ -122,7 +123,10 @@ def tick_text(value: float, unit: Unit) -> str:
     for size, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:g}{name}"
-    return f"{value:.0e}" if value and abs(value) < 1e-3 else f"{value:g}"
+    if value and abs(value) < 1e-3:
+        number, _, power = f"{value:.1e}".partition("e")
+        return f"{number.removesuffix('.0')}e{power}"
+    return f"{value:g}"
 
 
 def text_width(text: str) -> float:
@@ -212,6 +216,9 @@ def _lines(plot: LinePlot) -> tuple[str, float, dict[str, object]]:
         if series.style == "dots":
             dots = (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in at)
             parts.append(f'<g class="f{series.colour}">{"".join(dots)}</g>')
+        elif len(at) == 1:  # a line of one point would not be seen
+            (x, y), *_ = at
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" class="f{series.colour}"/>')
         elif at:
             path = "L".join(f"{x:.1f} {y:.1f}" for x, y in at)
             parts.append(f'<path d="M{path}" class="{series.style} s{series.colour}"/>')

@@ -250,5 +250,5 @@ def _extra_plots(training: Training, say: Writer) -> list[LinePlot]:
         series = [Series(say("on_training"), over(training, name), 0)]
         if held_out := over(training, f"validation_{name}"):
             series.append(Series(say("held_out"), held_out, 1, "dots"))
-        plots.append(LinePlot(name, label, "", tuple(series), x_unit=unit))
+        plots.append(LinePlot(say.known(name), label, "", tuple(series), x_unit=unit))
     return plots

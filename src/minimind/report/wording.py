@@ -143,10 +143,9 @@ WORDS: dict[Language, Mapping[str, str]] = {
         "solved": "Held-out problems with the right final value: {list}.",
         "choice": "Four-choice questions from held-out documents",
         "choice_text": "The most likely of four texts is its answer; guessing gives 25 %. Entries "
-        "that any training text mentions are left out.",
-        "choice_idiom_cloze": "which idiom fills the gap",
-        "choice_idiom_meaning": "which meaning the idiom has",
-        "choice_icd": "which Chinese name the disease has",
+        "that another training text names are not asked.",
+        "clean_text": "**Unseen only**: the same without the items that share 13 characters in a "
+        "row with a training document.",
         "question": "question", "after": "after", "correct": "right", "interval": "95 % interval",
         "n": "n", "verdict": "verdict",
         "samples": "What it says, stage by stage",
@@ -222,10 +221,8 @@ WORDS: dict[Language, Mapping[str, str]] = {
         "solved": "留出题目中最终数值正确的比例：{list}。",
         "choice": "由留出文档出的四选一题",
         "choice_text": "四段文本中概率最高的一段就是它的回答；随机猜测是 25 %。"
-        "训练文本里出现过的条目不出题。",
-        "choice_idiom_cloze": "填哪个成语",
-        "choice_idiom_meaning": "成语是哪个意思",
-        "choice_icd": "疾病的中文名是哪个",
+        "其他训练文本里提到过的条目不出题。",
+        "clean_text": "**仅未见过的**：去掉与训练文档有连续 13 个字相同的题目。",
         "question": "题型", "after": "阶段之后", "correct": "正确率", "interval": "95 % 区间",
         "n": "题数", "verdict": "结论",
         "samples": "各阶段模型的输出",

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from minimind.eval.results import Evaluation, Measure, Stages
 from minimind.eval.statistics import Language
 from minimind.report.wording import STAGE_NAMES, WORDS
+from minimind.report.wording_measures import measure_words
 from minimind.report.wording_training import TRAINING_WORDS
 from minimind.train.bands import Band, Verdict
 
@@ -121,9 +122,9 @@ class Writer:
         return sentence.format(**figures)
 
     def known(self, key: str) -> str:
-        """Return the words for `key`, or `key` where there are none."""
+        """Return the words for a figure, or `key` where there are none."""
         known = key in WORDS[self.language] or key in TRAINING_WORDS[self.language]
-        return self(key) if known else key
+        return self(key) if known else measure_words(key, self.language)
 
     def stage(self, name: str) -> str:
         """Return a stage's name."""
