@@ -5,6 +5,7 @@
     python bench/recipe.py --data FOLDER --compare tokenizer  jieba-guided against plain BPE
     python bench/recipe.py --data FOLDER --compare rows       rows of a step and rates, nano
     python bench/recipe.py --data FOLDER --compare search     one setting changed at a time, nano
+    python bench/recipe.py --data FOLDER --compare float8     8-bit products, emulated, against bf16
     python bench/recipe.py --data FOLDER --compare moe        experts against dense shapes, small
     python bench/recipe.py --data FOLDER --compare balance    what keeps experts busy, small
 
@@ -37,7 +38,7 @@ from workers import Worker, serve
 
 SCRIPT = Path(__file__).resolve()
 
-Compare = Literal["recipe", "width", "tokenizer", "rows", "search", "moe", "balance"]
+Compare = Literal["recipe", "width", "tokenizer", "rows", "search", "float8", "moe", "balance"]
 ARMS = {
     "recipe": ("muon-packed-bf16", "adamw-padded-fp32", "adamw-packed-bf16"),
     "width": ("64m-shaped", "64m-wide-shaped"),
@@ -63,6 +64,7 @@ ARMS = {
         "length-double",
         "length-half-then-whole",
     ),
+    "float8": ("default", "fp8-emulated"),
     "moe": ("moe", "dense-26m", "dense-64m"),
     "balance": ("moe", "moe-bias", "moe-none", "moe-weak", "moe-top1"),
 }
@@ -263,6 +265,7 @@ def work(payload: dict[str, Any]) -> None:
     run = TimedRun(
         config, tokenizer, seconds=payload["seconds"], steps=payload["steps"],
         tokens=payload.get("tokens"), then=then, averages=payload.get("averages", ()),
+        float8=arm == "fp8-emulated",
     )  # fmt: skip
     if payload["compile"]:
         run.warm_up()

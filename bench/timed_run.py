@@ -27,6 +27,7 @@ class TimedRun:
         tokens: the budget in tokens instead.
         then: share of the budget, and the run whose rows are read from there on.
         averages: decays of running means of the weights that are measured as well.
+        float8: round the layers' products to 8 bits, emulated.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class TimedRun:
         tokens: int | None = None,
         then: tuple[float, RunConfig] | None = None,
         averages: Sequence[float] = (),
+        float8: bool = False,
     ) -> None:
         from minimind.train import NextToken, Trainer, build_optimizer, build_schedule
         from minimind.train.average import WeightAverage
@@ -50,6 +52,10 @@ class TimedRun:
         self.elapsed, self.computed, self._since, self._padding = 0.0, 0.0, 0.0, 0
         self._batches = self._read(config)
         model = fresh_model(config).to(pick_device(config.train))
+        if float8:
+            from minimind.train.float8 import use_float8
+
+            use_float8(model, emulate=True)
         curve = build_schedule(config.optim, steps=SCHEDULE_STEPS)
         self.trainer = Trainer(
             model=model,

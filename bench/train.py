@@ -7,7 +7,9 @@
 Each configuration lives in a process of its own (peak memory is that process's); the processes
 take turns, one timed burst each a round, so that whatever else the machine does meets all of them.
 The machine's own matrix rate is measured in the same turns; "of rate" is model FLOPs a second
-over the rate of that precision. Rows are full: every token is learnt, none is padding.
+over the rate of that precision. "x plain" is by processor time, which other work on the machine
+lengthens less than wall-clock (with `--threads 1`: a waiting thread counts as working). Rows are
+full: every token is learnt, none is padding.
 
 "textbook" is the plain loop that the others are measured against: the same model in fp32, eager,
 all logits held, `F.cross_entropy`, torch's default AdamW. On 2 cores a 64m process takes 2-3 GB:
@@ -68,6 +70,7 @@ class Result:
 
     spec: Spec
     tokens_per_second: list[float] = field(default_factory=list)
+    tokens_per_processor_second: list[float] = field(default_factory=list)
     warmup_seconds: float = 0.0
     peak_memory_mb: float = 0.0
     flops_per_token: float = 0.0
@@ -149,11 +152,15 @@ def step_burst(spec: Spec) -> tuple[Burst, dict[str, float]]:
 
     def burst() -> dict[str, float]:
         synchronize(spec.device)
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         for _ in range(steps):
             step()
         synchronize(spec.device)
-        return {"tokens_per_second": rows * length * steps / (time.perf_counter() - started)}
+        tokens = rows * length * steps
+        return {
+            "tokens_per_second": tokens / (time.perf_counter() - started),
+            "tokens_per_processor_second": tokens / (time.process_time() - worked),
+        }
 
     return burst, {"flops_per_token": training_flops_per_token(config, sequence_length=length)}
 
@@ -182,6 +189,7 @@ def measure(args: Args, model: str, device: str) -> tuple[list[Result], dict[str
         for worker, result in zip(workers, results, strict=True):
             figures = worker.burst()
             result.tokens_per_second.append(figures["tokens_per_second"])
+            result.tokens_per_processor_second.append(figures["tokens_per_processor_second"])
             result.peak_memory_mb = figures["peak_memory_mb"]
     for worker in (matrix, *workers):
         worker.close()
@@ -192,13 +200,13 @@ def rows_of(results: list[Result], rates: dict[str, list[float]]) -> list[dict[s
     """Return one row of figures a configuration."""
     medians = {result.spec.name: statistics.median(result.tokens_per_second) for result in results}
 
-    def over(result: Result, **other: str) -> float | None:
+    def over(result: Result, clock: str = "tokens_per_second", **other: str) -> float | None:
         """Median ratio to another configuration, round by round (so drift cancels)."""
         name = Spec(**{**asdict(result.spec), "variant": "plain", **other}).name  # pyright: ignore[reportArgumentType]
         base = next((r for r in results if r.spec.name == name), None)
         if base is None:
             return None
-        pairs = zip(result.tokens_per_second, base.tokens_per_second, strict=True)
+        pairs = zip(getattr(result, clock), getattr(base, clock), strict=True)
         return statistics.median(mine / its for mine, its in pairs)
 
     rows = []
@@ -221,6 +229,10 @@ def rows_of(results: list[Result], rates: dict[str, list[float]]) -> list[dict[s
                     result, system="transformers", precision="fp32", mode="eager"
                 ),
                 "over_transformers": over(result, system="transformers"),
+                "tokens_per_processor_second": statistics.median(
+                    result.tokens_per_processor_second
+                ),
+                "over_plain_by_processor": over(result, "tokens_per_processor_second"),
                 "peak_memory_mb": result.peak_memory_mb,
                 "warmup_seconds": result.warmup_seconds,
             }
@@ -256,7 +268,7 @@ def show(report: dict[str, Any]) -> None:
 
     table = Table(title="training step (forward + backward + update)")
     for column in ("configuration", "tokens/s", "n", "min-max", "of rate", "x textbook",
-                   "x transformers", "peak MB"):  # fmt: skip
+                   "x transformers", "tokens/CPU s", "x plain", "peak MB"):  # fmt: skip
         table.add_column(column, justify="left" if column == "configuration" else "right")
     for row in report["rows"]:
         spec = Spec(**{name: row[name] for name in Spec.__dataclass_fields__})
@@ -265,9 +277,12 @@ def show(report: dict[str, Any]) -> None:
             spec.name, f"{row['tokens_per_second']:,.0f}", str(row["n"]),
             f"{row['min']:,.0f}-{row['max']:,.0f}", f"{row['of_matrix_rate']:.0%}",
             *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
+            f"{row['tokens_per_processor_second']:,.0f}",
+            "" if row["variant"] == "plain" or row["over_plain_by_processor"] is None
+            else f"{row['over_plain_by_processor']:.3f}",
             f"{row['peak_memory_mb']:,.0f}",
         )  # fmt: skip
-    console = Console(width=120)
+    console = Console(width=140)
     console.print(table)
     for model, rates in report["matrix_flops"].items():
         figures = ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in rates.items())
