@@ -344,4 +344,4 @@ def test_the_loop_knows_no_stage():
     from pathlib import Path
 
     source = Path(trainer_module.__file__).read_text(encoding="utf-8").lower()
-    assert not [word for word in ("dpo", "lora", "vision") if word in source]
+    assert not [word for word in ("dpo", "lora", "moe", "vision", "image") if word in source]
