@@ -12,6 +12,7 @@ from minimind import checkpoint
 from minimind.config import InitConfig, LoraConfig, TrainConfig
 from minimind.errors import CheckpointError, ConfigError
 from minimind.model import CausalLM, inject_lora
+from minimind.model.accounting import training_memory
 from minimind.train.average import WeightAverage
 from minimind.train.run import run
 from run_doubles import curve, following, run_directory, tiny_run
@@ -146,3 +147,8 @@ def test_a_run_starts_from_the_mean(tmp_path):
     after = replace(after, init=InitConfig(checkpoint=str(run_directory(config))))
     run(after)
     assert (run_directory(after) / "checkpoints" / "step-000004").exists()
+
+
+def test_the_prediction_has_room_for_a_second_copy_of_the_weights():
+    memory = training_memory(tiny_config(), micro_batch_rows=2, sequence_length=64)
+    assert memory.total(averaged=True) - memory.total() == memory.weights

@@ -84,17 +84,22 @@ class TrainingMemory:
     loss: int
     loss_work: int
 
-    def total(self, *, optimizer: str = "muon", checkpointed: bool = False) -> int:
+    def total(
+        self, *, optimizer: str = "muon", checkpointed: bool = False, averaged: bool = False
+    ) -> int:
         """Return the peak of a step: at the loss, in the backward pass, or in the update.
 
-        In the backward pass activations go as gradients come, so its two ends count.
+        In the backward pass activations go as gradients come, so its two ends count. An average of
+        the weights (`train.average_decay`) is a second copy of them.
         """
         state, work = {"adamw": (self.adamw, 0), "muon": (self.muon, self.muon_work)}[optimizer]
         kept = self.activations_checkpointed if checkpointed else self.activations
         forward = self.copies + kept + self.loss + self.loss_work
         first = self.copies + kept + self.loss + (self.layer if checkpointed else 0)
         last = self.copies + self.gradients + self.layer
-        return self.weights + state + max(forward, first, last, self.gradients + work)
+        return (
+            self.weights * (1 + averaged) + state + max(forward, first, last, self.gradients + work)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

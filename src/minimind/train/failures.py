@@ -91,6 +91,7 @@ def advice(config: RunConfig, *, memory: int) -> str:
         memory: bytes that there are.
     """
     train, length = config.train, config.data.sequence_length
+    averaged = train.average_decay > 0
     # A pair is two rows.
     sequences = 2 if config.data.kind == "preference" else 1
 
@@ -98,7 +99,9 @@ def advice(config: RunConfig, *, memory: int) -> str:
         predicted = training_memory(
             config.model, micro_batch_rows=rows * sequences, sequence_length=length
         )
-        return predicted.total(optimizer=config.optim.kind, checkpointed=checkpointed)
+        return predicted.total(
+            optimizer=config.optim.kind, checkpointed=checkpointed, averaged=averaged
+        )
 
     now, all_layers = train.micro_batch_rows, train.gradient_checkpointing == "all"
     wanted = needs(now, checkpointed=all_layers)
@@ -123,6 +126,7 @@ def advice(config: RunConfig, *, memory: int) -> str:
             most_rows=now // 2,
             optimizer=config.optim.kind,
             memory=int(memory * HEADROOM),
+            averaged=averaged,
         )
     except ConfigError:
         rows, layers = 1, "all"

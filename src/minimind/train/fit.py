@@ -38,14 +38,16 @@ def fitted(config: RunConfig) -> RunConfig:
         most_rows=min(config.train.batch_rows, max(1, ENOUGH_TOKENS // length)),
         optimizer=config.optim.kind,
         memory=int(free * HEADROOM),
+        averaged=config.train.average_decay > 0,
     )
     train = dataclasses.replace(config.train, micro_batch_rows=rows, gradient_checkpointing=layers)
     return dataclasses.replace(config, train=train)
 
 
 def largest_micro_batch(
-    model: ModelConfig, *, sequence_length: int, most_rows: int, optimizer: str, memory: int
-) -> tuple[int, str]:
+    model: ModelConfig, *, sequence_length: int, most_rows: int, optimizer: str, memory: int,
+    averaged: bool = False,
+) -> tuple[int, str]:  # fmt: skip
     """Return the rows of a micro-batch that fit, and the layers to checkpoint: `none` or `all`.
 
     Rows are halved from `most_rows` on. Checkpointing costs a third of the speed, so it is taken
@@ -57,6 +59,7 @@ def largest_micro_batch(
         most_rows: never more than these.
         optimizer: `muon` or `adamw`.
         memory: bytes that the step may take.
+        averaged: an average of the weights is held as well.
 
     Raises:
         ConfigError: not even one row fits.
@@ -67,7 +70,7 @@ def largest_micro_batch(
         while rows >= fewest:
             needed = training_memory(
                 model, micro_batch_rows=rows, sequence_length=sequence_length
-            ).total(optimizer=optimizer, checkpointed=layers == "all")
+            ).total(optimizer=optimizer, checkpointed=layers == "all", averaged=averaged)
             if needed <= memory:
                 return rows, layers
             rows //= 2
