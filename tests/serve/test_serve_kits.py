@@ -140,7 +140,7 @@ def test_two_kits_and_their_base_answer_by_name_and_as_their_exports_do(
     merged = {}
     for name, adapter in (("fruit", kit_dir), ("law", second)):
         merged[name] = tmp_path / f"{name}-merged"
-        main(["export", "hf", str(adapter), str(merged[name]), "--no-verify"])
+        main(["export", "hf", str(adapter), str(merged[name]), "--dtype", "fp32", "--no-verify"])
     beside = [f"fruit={kit_dir}", f"law={second}"]
     with serving(checkpoint_dir, beside) as server:
         client = server.client()
