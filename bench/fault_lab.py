@@ -289,9 +289,9 @@ class Lab:
         if fault.expect == "killed":
             codes = attempt.codes
             others = [code for code in codes if code >= 0]
-            if self.world > 1 and (
-                0 in others or "Traceback" in errors or "--resume" not in errors
-            ):
+            complete = checkpoint_steps(self.run, whole=True) == self.steps
+            told = "--resume" in errors and 0 not in others
+            if self.world > 1 and ("Traceback" in errors or not (told or complete)):
                 return f"the other rank ended with {others}: {errors[-300:]}"
             return None if any(code < 0 for code in codes) else f"ended with {codes}"
         if fault.expect == "done":

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import dataclasses
+import errno
 import json
 import os
 import random
@@ -217,8 +218,12 @@ MS_RDONLY, MS_REMOUNT = 1, 32
 def _remount(folder: Path, *, read_only: bool) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     flags = MS_REMOUNT | (MS_RDONLY if read_only else 0)
-    if libc.mount(b"tmpfs", str(folder).encode(), b"tmpfs", flags, None):
-        raise OSError(ctypes.get_errno(), f"mount of {folder}")
+    deadline = time.monotonic() + 10
+    while libc.mount(b"tmpfs", str(folder).encode(), b"tmpfs", flags, None):
+        # A disk can't become read-only while somebody has a file open for writing.
+        if ctypes.get_errno() != errno.EBUSY or time.monotonic() > deadline:
+            raise OSError(ctypes.get_errno(), f"mount of {folder}")
+        time.sleep(0.01)
 
 
 def read_only_disk(draw: random.Random, number: int) -> Fault:
@@ -357,11 +362,17 @@ def hanging_data(draw: random.Random, number: int) -> Fault:
     at = draw.randint(2, 6)
 
     def arm(child: Child) -> None:
-        usual, calls = Loader._batches, [0]
+        usual, steps, calls = Loader._batches, [0], [0]
+
+        def begun() -> None:
+            steps[0] = 1
+
+        child.wrap(Trainer, "train_step", begun, at=1)
 
         def batches(loader: Loader, rows: list) -> list:
-            calls[0] += loader.split == "train"  # held-out rows are read before the first step
-            if calls[0] == at:
+            # Batches are made ahead of the first step; until then there's nothing to save.
+            calls[0] += loader.split == "train"
+            if steps[0] and calls[0] >= at:
                 child.tell("fired")
                 time.sleep(3600)
             return usual(loader, rows)

@@ -62,6 +62,18 @@ def weights(directory: Path) -> bytes:
     return (checkpoint.resolve(directory) / "model.safetensors").read_bytes()
 
 
+def test_a_kill_between_a_save_and_its_note_doesnt_cost_the_best(tmp_path):
+    config = tiny_run(tmp_path, steps=6)
+    run(config)
+    directory = run_directory(config)
+    expected, at = checkpoint.best_loss(directory), checkpoint.step_of(checkpoint.best(directory))
+    assert at == 6
+    checkpoint.record_best(directory, step=3, validation_loss=expected + 1)  # as it stood before
+    run(config, resume=True)
+    assert checkpoint.best(directory).name == "step-000006"
+    assert checkpoint.best_loss(directory) == expected
+
+
 @pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_and_during_saves(kills, tmp_path):
     steps = 30 * kills

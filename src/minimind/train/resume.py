@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from minimind import checkpoint
 from minimind.config import ModelConfig, RunConfig
 from minimind.errors import ConfigError
 from minimind.model import stretch
 from minimind.settings import load_run_config
+from minimind.train.metrics import read_metrics
 
 FREE_ON_RESUME = (
     "name", "out", "log.", "save.", "train.threads", "train.max_bad_steps",
@@ -59,6 +62,19 @@ def check_same_run(config: RunConfig, stored: Path) -> None:
             + f"\nContinue with the same ones: minimind train {stored} --resume"
             "\nor start another run with --name"
         )
+
+
+def recall_best(directory: Path, *, step: int) -> None:
+    """Note the checkpoint that is resumed from as the best, if it is and a kill came in between.
+
+    Saving it and noting it in `best.json` are two writes; its validation was logged before both.
+    """
+    lowest = checkpoint.best_loss(directory)
+    log = directory / "metrics.jsonl"
+    for line in read_metrics(log) if log.exists() else []:
+        loss = line.get("validation_loss", math.nan)
+        if line["step"] == step and math.isfinite(loss) and (lowest is None or loss < lowest):
+            checkpoint.record_best(directory, step=step, validation_loss=loss)
 
 
 def with_shape(config: RunConfig, shape: ModelConfig) -> RunConfig:

@@ -41,7 +41,7 @@ from minimind.train.metrics import MetricsLog
 from minimind.train.on_track import on_track
 from minimind.train.optim import build_optimizer
 from minimind.train.provenance import RunLedger
-from minimind.train.resume import check_new, check_same_run, with_shape
+from minimind.train.resume import check_new, check_same_run, recall_best, with_shape
 from minimind.train.rng import seed_all
 from minimind.train.schedule import build_schedule
 from minimind.train.start import (
@@ -165,6 +165,8 @@ def _run(config: RunConfig, *, resume: bool, console: Console, world: World) -> 
         ),
     )
     metrics.cut_after(trainer.step)
+    if from_step is not None and config.save.keep_best:
+        recall_best(directory, step=trainer.step)
     _cut_samples(directory / "samples.txt", trainer.step)
     trainer.hooks = _hooks(
         config, whole if trainer.average is None else trainer.average.model, tokenizer, directory,
