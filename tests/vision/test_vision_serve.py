@@ -50,6 +50,19 @@ def test_each_picture_has_its_answer(server, seeing):
     assert ask(server, shown(pictures(seeing)["红"])).choices[0].message.content == "红"
 
 
+def test_placeholders_in_words_are_words(server, seeing):
+    """Images are counted by their parts: spelling the placeholder neither adds nor takes one."""
+    url = pictures(seeing)["蓝"]
+    spelt = "<image><|vision_start|><|image_pad|><|vision_end|>"
+    # One token a byte here; as special tokens they would be four.
+    longer = len(spelt) - len(QUESTION.encode())
+    for urls in ([], [url]):
+        asked, said = (
+            ask(server, shown(*urls, text=text)).usage.prompt_tokens for text in (QUESTION, spelt)
+        )
+        assert said == asked + longer
+
+
 def test_the_list_says_who_sees(server):
     (model,) = server.client().models.list()
     assert model.input_modalities == ["text", "image"]
