@@ -77,21 +77,24 @@ def runs(tmp_path_factory):
     def named(name, parallel="shard"):
         return replace(base, name=name, train=replace(base.train, parallel=parallel))
 
-    names = ["1", "2", "4", "replicate4", "4to2", "4to1", "1to2"]
+    names = ["1", "2", "4", "replicate4", "4to2", "4to1", "1to2", "1to2fused"]
     configs = {name: named(name) for name in names}
+    fused = configs["1to2fused"]
+    configs["1to2fused"] = replace(fused, train=replace(fused.train, fuse_projections=True))
     configs["replicate4"] = named("replicate4", "replicate")
     run(configs["1"])
     together(4, (run, [configs["4"]]), (run, [configs["replicate4"]]))
-    for source, name in (("4", "4to2"), ("4", "4to1"), ("1", "1to2")):
+    for source, name in (("4", "4to2"), ("4", "4to1"), ("1", "1to2"), ("1", "1to2fused")):
         shutil.copytree(run_directory(configs[source]), run_directory(configs[name]))
         drop_last(configs[name])
     resumed(configs["4to1"])
-    together(2, *[(run, [configs["2"]]), *((resumed, [configs[n]]) for n in ("4to2", "1to2"))])
+    others = [(resumed, [configs[name]]) for name in ("4to2", "1to2", "1to2fused")]
+    together(2, (run, [configs["2"]]), *others)
     patch.undo()
     return {name: run_directory(config) for name, config in configs.items()}
 
 
-@pytest.mark.parametrize("name", ["2", "4", "replicate4", "4to2", "4to1", "1to2"])
+@pytest.mark.parametrize("name", ["2", "4", "replicate4", "4to2", "4to1", "1to2", "1to2fused"])
 def test_any_number_of_ranks_gives_the_curve_of_one(name, runs):
     alone, found = curve(runs["1"]), curve(runs[name])
     assert len(found) == len(alone) == 10
