@@ -57,6 +57,27 @@ def close(ours, theirs):
     assert [one[0] for one in ours] == pytest.approx([one[0] for one in theirs], abs=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["loglikelihood", "loglikelihood_rolling"])
+def test_a_directory_in_bf16_gives_the_numbers_of_hf_in_float32(directory, tmp_path, kind):
+    """What `minimind export hf` writes: computed in fp32 by both, not in the weights' dtype."""
+    from lm_eval.models.huggingface import HFLM
+
+    from minimind.eval.lm_eval_model import MiniMindLM
+
+    model, tokenizer = checkpoint.load(directory, dtype=torch.bfloat16)
+    half = checkpoint.save(tmp_path / "half", model=model, tokenizer=tokenizer)
+    theirs = HFLM(pretrained=str(half), device="cpu", dtype="float32", batch_size=4)
+    arguments = [(text,) if "rolling" in kind else (text, "故乡明月") for text in TEXTS]
+    ours, reference = (
+        getattr(lm, kind)(instances(kind, arguments), disable_tqdm=True)
+        for lm in (MiniMindLM(str(half)), theirs)
+    )
+    if kind == "loglikelihood":
+        close(ours, reference)
+    else:
+        assert ours == pytest.approx(reference, abs=1e-3)
+
+
 def test_loglikelihoods_equal_those_of_hf(models):
     answers = ["A", "B", " C", "故乡", "故乡明月", "霜\n举头"]
     arguments = [(text, answer) for text in TEXTS for answer in answers]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+
 from minimind import checkpoint
 from minimind.checkpoint.files import MANIFEST
 from minimind.errors import CheckpointError, TokenizerError
@@ -212,7 +214,10 @@ def load_subject(
     Raises:
         CheckpointError: it is neither; says why.
     """
-    model, tokenizer = load_any(path, device=device)
+    # Half-precision weights (an exported directory) would compute in half precision, whatever
+    # `precision` says; autocast doesn't widen.
+    full = (options or Options()).precision == "fp32"
+    model, tokenizer = load_any(path, device=device, dtype=torch.float32 if full else None)
     return ModelSubject(
         name or short_name(path), model, tokenizer, options=options,
         directory=checkpoint.resolve(path),
@@ -220,12 +225,18 @@ def load_subject(
 
 
 def load_any(
-    path: str | Path, *, device: str = "cpu"
+    path: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = None
 ) -> tuple[CausalLM | TransformersLM, Tokenizer]:
-    """Return the model and the tokenizer of a directory (see `load_subject`)."""
+    """Return the model and the tokenizer of a directory (see `load_subject`).
+
+    Args:
+        path: the directory.
+        device: a torch device.
+        dtype: of the weights; None keeps what was saved (transformers': fp32 either way).
+    """
     directory = checkpoint.resolve(path)
     try:
-        return checkpoint.load(directory, device=device)
+        return checkpoint.load(directory, device=device, dtype=dtype)
     except (CheckpointError, TokenizerError) as ours:
         if (directory / MANIFEST).exists() or not (directory / "config.json").exists():
             raise
