@@ -2,8 +2,8 @@
 
     python -m minimind.eval --model minimind --model_args pretrained=DIRECTORY --tasks arc_easy
 
-Takes what `lm_eval` takes. Releases of lm-eval after 0.4.13 find the model by themselves; 0.4.13
-and before have no way for a package to register one.
+Takes what `lm_eval` takes. lm-eval 0.4.13 has no way for another package to register a model; later
+releases may find ours by its entry point (their pull request 4013; untried: none is out here).
 """
 
 from minimind.errors import require

@@ -5,8 +5,8 @@ is replaced by follow lm-eval's own `hf` model to the letter, so that both give 
 one directory. What differs is the work: contexts that begin alike are read once, and logits are
 computed only where something is asked.
 
-lm-eval finds the class by the entry point `lm_eval.models` (releases after 0.4.13). For 0.4.13 and
-before, which know no plugins, `python -m minimind.eval` is `lm_eval` with the class registered.
+lm-eval 0.4.13 and before know no plugins: `python -m minimind.eval` is `lm_eval` with the class
+registered. The entry point `lm_eval.models` is for releases with its pull request 4013.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class MiniMindLM(TemplateLM):
     Args:
         pretrained: the directory.
         device: a torch device.
-        dtype: float32 or bfloat16.
+        dtype: float32 (the weights too, whatever the directory has), bfloat16; auto is float32.
         batch_size: rows that generate side by side; likelihoods are batched by tokens.
         max_batch_size: as lm-eval passes it; unused.
         batch_tokens: slots of one forward pass.
