@@ -1,10 +1,17 @@
 """Rows with images, and how a conversation with images becomes tokens."""
 
+import json
+
 import jinja2
 import pytest
+from vision_doubles import save_encoder, save_pictures
 
 from doubles import byte_tokenizer
+from minimind.config import DataConfig, SightConfig
+from minimind.data.batch import IGNORE
 from minimind.data.formats import RowError, parse_row
+from minimind.data.image_rows import ImageLoader
+from minimind.data.images import vision_config
 from minimind.errors import DataError
 from minimind.export.llava import VISION_TEMPLATE
 from minimind.tokenizer import SPECIAL_TOKENS
@@ -66,3 +73,34 @@ def test_the_exported_template_says_the_same():
     pad = SPECIAL_TOKENS.index("<|image_pad|>")
     rendered = tokenizer.render(messages, add_generation_prompt=True, images=[[pad], [pad]])
     assert tokenizer.decode(rendered.ids) == text
+
+
+def test_a_step_is_split_by_length(tmp_path):
+    """Short rows beside short ones: less padding, and no row twice or lost."""
+    folder = save_encoder(tmp_path / "clip", "clip")
+    pictures = save_pictures(tmp_path / "pictures")
+    rows = [
+        {"image": str(pictures[n % 4].relative_to(tmp_path)), "concept": f"{n}",
+         "conversations": [{"role": "user", "content": "<image>\n" + "看" * (n * 7 % 5)},
+                           {"role": "assistant", "content": f"{n}"}]}
+        for n in range(8)
+    ]  # fmt: skip
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    config = DataConfig(train=(str(file),), kind="image", sequence_length=96, validation_share=0.0)
+    vision = vision_config(SightConfig(encoder=str(folder)))
+    steps = {
+        micro: next(iter(ImageLoader(
+            config, byte_tokenizer(), vision=vision, batch_rows=8, micro_batch_rows=micro, seed=0
+        )))
+        for micro in (8, 2)
+    }  # fmt: skip
+    said = {
+        micro: sorted(bytes(row[row != IGNORE].tolist()) for batch in step for row in batch.labels)
+        for micro, step in steps.items()
+    }
+    assert said[8] == said[2]
+    assert len(said[2]) == 8
+    widths = [batch.input_ids.shape[1] for batch in steps[2]]
+    assert widths == sorted(widths)
+    assert widths[0] < widths[-1] == steps[8][0].input_ids.shape[1]
