@@ -1,41 +1,47 @@
-"""What a mixture of experts costs beside a dense model of the same active size, and beside a loop.
+"""What a mixture of experts costs beside a dense model of the same active size, and beside loops.
 
-    python bench/moe.py                       the presets moe, its dense twin, a loop over experts
+    python bench/moe.py                       the preset moe, its dense twin, two loops over experts
     python bench/moe.py --shape small         the shapes of `bench/recipe.py --compare moe`
     python bench/moe.py --shape fine          as many weights in 64 experts of 64, eight a token
-    python bench/moe.py --compile             the same, compiled
+    python bench/moe.py --compile             moe and dense compiled, as training has them
+    python bench/moe.py --block               one layer's feed-forward alone, without a model
+    python bench/moe.py --block --forward     without backward
     python bench/moe.py --clock cpu --threads 1    on a machine that others use
 
 A unit of work is one micro-batch forward and backward with its loss: what a step of many
-micro-batches is made of. All arms live in one process and take turns; the best turn of each counts,
-so that what else the machine does matters least. Arms:
+micro-batches is made of. All arms have the same weights, live in one process and take turns; the
+median turn of each counts. Arms:
 
-    moe     the preset: 8 experts of 512, two a token
-    dense   one feed-forward as wide as the two: the same products for every token
-    loop    the mixture with its experts in a Python loop: pick its tokens, compute, add back
+    moe       the preset: 8 experts of 512, two a token
+    dense     one feed-forward as wide as the two: the same products for every token
+    loop      transformers' own experts of Qwen3-MoE, its eager way: a Python loop that picks an
+              expert's tokens, computes, and adds back
+    masks     the loop of the original project's training: rows repeated once a choice, and for each
+              expert, a module of its own, a boolean mask that picks rows and puts results
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from minimind.cli.huge_pages import restart_with_huge_pages
 from minimind.config import ModelConfig
 from minimind.data.batch import Batch
 from minimind.model import CausalLM
-from minimind.model.layers import replace_module
+from minimind.model.layers import SwiGLU, replace_module
 from minimind.model.moe import Experts
 from minimind.settings import load_model_config
 from minimind.train.device import AUTOCAST_DTYPE, has_fast_bf16
-from minimind.train.objective import NextToken
+from minimind.train.objective import Loss, NextToken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +50,13 @@ class Args:
 
     shape: Literal["moe", "small", "fine"] = "moe"
     arms: tuple[str, ...] = ()
-    """Default: moe, dense and loop; for `small` the arms of the comparison, and loop."""
+    """Default: moe, dense, loop, masks; for `small` the arms of the comparison, and both loops."""
+    block: bool = False
+    forward: bool = False
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     rows: int = 4
     length: int = 512
-    turns: int = 3
+    turns: int = 5
     steps: int = 1
     """Micro-batches in a turn."""
     layers: int | None = None
@@ -59,25 +68,50 @@ class Args:
     json: bool = False
 
 
-class LoopExperts(nn.Module):
-    """The same experts, one after the other: pick its tokens, three products, add back."""
+class MaskedExperts(nn.Module):
+    """A loop as the original project trains with: repeated rows and boolean masks."""
 
-    def __init__(self, experts: Experts) -> None:
+    def __init__(self, experts: Experts, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj, self.up_proj = experts.gate_proj, experts.up_proj
-        self.down_proj = experts.down_proj
+        width = experts.gate_proj.shape[1]
+        self.experts = nn.ModuleList()
+        for number in range(experts.num_experts):
+            expert = SwiGLU(replace(config, moe=None, intermediate_size=width))
+            for name in ("gate_proj", "up_proj", "down_proj"):
+                matrix = experts.get_parameter(name)[number].detach().clone()
+                expert.get_submodule(name).weight = nn.Parameter(matrix)
+            self.experts.append(expert)
 
     def forward(self, x_ND: Tensor, chosen_NC: Tensor, weights_NC: Tensor) -> Tensor:
         """Return (N, D)."""
-        out_ND = torch.zeros_like(x_ND)
-        for number in range(self.gate_proj.shape[0]):
-            token_n, choice_n = (chosen_NC == number).nonzero(as_tuple=True)
-            x_nD = x_ND[token_n]
-            gate_nF = F.silu(F.linear(x_nD, self.gate_proj[number]))
-            y_nD = F.linear(gate_nF * F.linear(x_nD, self.up_proj[number]), self.down_proj[number])
-            weighted_nD = y_nD * weights_NC[token_n, choice_n, None]
-            out_ND = out_ND.index_add(0, token_n, weighted_nD.to(out_ND.dtype))
-        return out_ND
+        rows_SD = x_ND.repeat_interleave(chosen_NC.shape[1], dim=0)
+        y_SD, expert_S = torch.empty_like(rows_SD), chosen_NC.flatten()
+        for number, expert in enumerate(self.experts):
+            mine_S = expert_S == number
+            y_SD[mine_S] = expert(rows_SD[mine_S]).to(y_SD.dtype)
+        return (y_SD.view(*chosen_NC.shape, -1) * weights_NC[..., None]).sum(1)
+
+
+def loop_of_transformers(experts: Experts, config: ModelConfig) -> nn.Module:
+    """Return transformers' experts with these weights; called as ours are."""
+    from transformers import Qwen3MoeConfig
+    from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeExperts
+
+    assert config.moe is not None
+    shape: dict[str, Any] = {
+        "hidden_size": config.hidden_size,
+        "num_experts": config.moe.num_experts,
+        "num_experts_per_tok": config.moe.num_experts_per_tok,
+        "moe_intermediate_size": config.moe.moe_intermediate_size,
+        "experts_implementation": "eager",
+    }
+    theirs = Qwen3MoeExperts(Qwen3MoeConfig(**shape))
+    joined = torch.cat((experts.gate_proj, experts.up_proj), 1)
+    theirs.load_state_dict({"gate_up_proj": joined, "down_proj": experts.down_proj})
+    return theirs
+
+
+LOOPS = {"loop": loop_of_transformers, "masks": MaskedExperts}
 
 
 def configs(shape: str) -> dict[str, ModelConfig]:
@@ -85,10 +119,10 @@ def configs(shape: str) -> dict[str, ModelConfig]:
     if shape == "small":
         from recipe import EXPERT_SHAPES
 
-        base = replace(load_model_config("nano"), vocab_size=4096)
+        base = replace(load_model_config("nano"), vocab_size=6144)
         names = ("moe", "dense-26m", "dense-64m")
         shapes = {name: replace(base, **EXPERT_SHAPES[name]) for name in names}
-        return shapes | {"loop": shapes["moe"]}
+        return shapes | dict.fromkeys(LOOPS, shapes["moe"])
     mixture = load_model_config("moe")
     assert mixture.moe is not None
     active = mixture.moe.num_experts_per_tok * mixture.moe.moe_intermediate_size
@@ -97,34 +131,60 @@ def configs(shape: str) -> dict[str, ModelConfig]:
         many = replace(mixture.moe, num_experts=64, num_experts_per_tok=8, moe_intermediate_size=64)
         dense = replace(dense, intermediate_size=8 * 64)
         mixture = replace(mixture, moe=many)
-    return {"moe": mixture, "dense": dense, "loop": mixture}
+    return {"moe": mixture, "dense": dense, **dict.fromkeys(LOOPS, mixture)}
+
+
+def build(name: str, config: ModelConfig, *, block: bool) -> Any:
+    """Return an arm's model, or one feed-forward of it."""
+    torch.manual_seed(0)
+    model: nn.Module = CausalLM(config).train()
+    if block:
+        model = nn.ModuleDict({"mlp": model.get_submodule("model.layers.0.mlp")})
+    if name in LOOPS:
+        for path, module in list(model.named_modules()):
+            if isinstance(module, Experts):
+                replace_module(model, path, LOOPS[name](module, config))
+    return model
+
+
+def block_loss(model: nn.Module, x_BTD: Tensor) -> Loss:
+    """Return a loss of one feed-forward, in an objective's place."""
+    y_BTD = model.get_submodule("mlp")(x_BTD)
+    return Loss(sum=y_BTD.float().square().sum(), count=torch.ones(()))
 
 
 def make_step(name: str, config: ModelConfig, args: Args) -> Callable[[], None]:
     """Return what does one micro-batch of an arm."""
-    torch.manual_seed(0)
-    model = CausalLM(config).train()
-    if name == "loop":
-        for path, module in list(model.named_modules()):
-            if isinstance(module, Experts):
-                replace_module(model, path, LoopExperts(module))
+    model = build(name, config, block=args.block)
+    torch.manual_seed(1)
     ids = torch.randint(config.vocab_size, (args.rows, args.length))
-    batch = Batch(input_ids=ids, labels=ids.roll(-1, 1))
-    device = torch.device("cpu")
-    dtype = AUTOCAST_DTYPE["bf16"] if has_fast_bf16(device) else None
-    objective = torch.compile(NextToken(), dynamic=False) if args.compile else NextToken()
+    batch: Any = Batch(input_ids=ids, labels=ids.roll(-1, 1))
+    if args.block:
+        batch = torch.randn(args.rows, args.length, config.hidden_size, requires_grad=True)
+    bf16 = args.precision == "bf16" or (
+        args.precision == "auto" and has_fast_bf16(torch.device("cpu"))
+    )
+
+    loss_of: Any = block_loss if args.block else NextToken()
+    if args.compile and name not in LOOPS:
+        loss_of = torch.compile(loss_of, dynamic=False)
 
     def step() -> None:
-        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
-            loss = objective(model, batch)
+        autocast = torch.autocast("cpu", dtype=AUTOCAST_DTYPE["bf16"], enabled=bf16)
+        if args.forward:
+            with torch.no_grad(), autocast:
+                loss_of(model, batch)
+            return
+        with autocast:
+            loss = loss_of(model, batch)
         loss.sum.backward()
         model.zero_grad()
 
     return step
 
 
-def measure(args: Args) -> dict[str, float]:
-    """Return tokens/s of each arm: its best turn."""
+def measure(args: Args) -> dict[str, list[float]]:
+    """Return tokens/s of each arm, turn by turn; a first turn isn't counted."""
     shapes = configs(args.shape)
     if args.layers is not None:
         shapes = {n: replace(one, num_hidden_layers=args.layers) for n, one in shapes.items()}
@@ -133,18 +193,19 @@ def measure(args: Args) -> dict[str, float]:
     steps = {name: make_step(name, shapes[name], args) for name in arms}
     for step in steps.values():
         step()
-    best = dict.fromkeys(arms, 0.0)
+        step()
+    rates: dict[str, list[float]] = {name: [] for name in arms}
     for _ in range(args.turns):
         for name, step in steps.items():
             started = clock()
             for _ in range(args.steps):
                 step()
-            rate = args.steps * args.rows * args.length / (clock() - started)
-            best[name] = max(best[name], rate)
-    return best
+            rates[name].append(args.steps * args.rows * args.length / (clock() - started))
+    return rates
 
 
 def main() -> None:
+    restart_with_huge_pages()  # as the verbs that train do
     args = tyro.cli(Args, description=__doc__)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
@@ -153,9 +214,13 @@ def main() -> None:
         print(json.dumps(rates))
         return
     first = next(iter(rates))
-    for name, rate in rates.items():
+    for name, turns in rates.items():
+        middle = statistics.median(turns)
+        ratios = sorted(a / b for a, b in zip(rates[first], turns, strict=True))
         print(
-            f"{name:10} {rate:10,.0f} tokens/s   {rates[first]:,.0f} is {rates[first] / rate:.2f}x"
+            f"{name:10} {middle:10,.0f} tokens/s ({min(turns):,.0f}-{max(turns):,.0f}, "
+            f"n {len(turns)})   {first} is {statistics.median(ratios):.2f}x "
+            f"({ratios[0]:.2f}-{ratios[-1]:.2f})"
         )
 
 
