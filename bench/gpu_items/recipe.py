@@ -16,7 +16,10 @@ from minimind.train.fit import fitted
 from minimind.train.rng import seed_all
 from timed_run import TimedRun
 
-RATES = {"": 1.0, " x0.5": 0.5, " x2": 2.0}
+RATES = {"": 1.0, " x0.5": 0.5, " x2": 2.0, " constant": 1.0}
+"""Arms of the first shape: factors of its learning rates; `constant` has no warm-down."""
+MEAN = 0.9
+"""Each arm is also measured with `train.average_decay` at this (docs/LOG.md)."""
 SHAPES = ("64m", "64m-wide", "moe")
 HELD_OUT_MB = 1.0
 
@@ -35,39 +38,39 @@ def run(context: Context) -> Item:
         for shape, rate in arms:
             name = f"{shape}{rate}"
             if context.has(seconds + 50, name):
-                rows.append({"arm": name, **train(context, data, shape, RATES[rate], seconds)})
+                rows.append({"arm": name, **train(context, data, shape, rate, seconds)})
                 free(context.device)
     return Item(rows=rows, remarks=[f"{seconds:.0f} s each, one seed: a difference below the "
                                     "spread of seeds in docs/LOG.md says nothing"])  # fmt: skip
 
 
-def train(
-    context: Context, data: Path, shape: str, factor: float, seconds: float
-) -> dict[str, Any]:
+def train(context: Context, data: Path, shape: str, rate: str, seconds: float) -> dict[str, Any]:
     """Return an arm's held-out bits per byte and its speed."""
     tokenizer = Tokenizer.load("default")
-    config = settings(context, data, shape, factor, tokenizer)
+    config = settings(context, data, shape, rate, tokenizer)
     seed_all(config.seed)
-    timed = TimedRun(config, tokenizer, seconds=seconds)
+    timed = TimedRun(config, tokenizer, seconds=seconds, averages=(MEAN,))
     if config.train.compile:
         timed.warm_up()
     timed.train(seconds)
     figures = timed.figures() | timed.validate(int(context.choose(HELD_OUT_MB, 0.02) * 2**20))
-    names = ("bits_per_byte", "learnt_tokens_per_second", "steps")
+    names = ("bits_per_byte", f"bits_per_byte_mean_{MEAN:g}", "learnt_tokens_per_second", "steps")
     return {name: figures[name] for name in names} | {"lr": config.optim.lr,
                                                        "muon_lr": config.optim.muon_lr}  # fmt: skip
 
 
 def settings(
-    context: Context, data: Path, shape: str, factor: float, tokenizer: Tokenizer
+    context: Context, data: Path, shape: str, rate: str, tokenizer: Tokenizer
 ) -> RunConfig:
     """Return the run of an arm."""
     config = load_run_config(["pretrain", shape, "speedrun"] if not context.small
                              else ["pretrain", shape])  # fmt: skip
     files = tuple(str(path) for path in sorted((data / "pretrain").glob("*.jsonl")))
+    factor = RATES[rate]
     optim = dataclasses.replace(
-        config.optim, lr=config.optim.lr * factor, muon_lr=config.optim.muon_lr * factor
-    )
+        config.optim, lr=config.optim.lr * factor, muon_lr=config.optim.muon_lr * factor,
+        schedule="constant" if rate == " constant" else config.optim.schedule,
+    )  # fmt: skip
     # A quarter of the step: in a minute there must be some hundred updates.
     rows = context.choose(max(1, config.train.batch_rows // 4), 8)
     loop = dataclasses.replace(
