@@ -1,7 +1,6 @@
 """How a held-out question is judged, and what a kit asks of its sources."""
 
 import json
-import math
 import zipfile
 
 import pytest
@@ -14,19 +13,26 @@ from minimind.kits.questions import KitQuestions, held_out_questions, part_of
 
 GENERAL = "多休息。"
 """An answer that is likely whatever was asked."""
-ANSWERS = {"甲": "吃甲药。", "乙": "吃乙药。", "丙": "吃丙药。", "丁": GENERAL}
+LONG = "吃丙药，一天三次，饭后服用，注意休息。"
+ANSWERS = {"甲": "吃甲药。", "乙": "吃乙药。", "丙": LONG, "丁": GENERAL}
 
 
 class Scripted:
-    """Thinks that the general answer is likely after anything, and knows which drug is whose."""
+    """Knows which drug is whose, a little; the rest is how its answers look.
+
+    After a question of the domain the general answer is likely and the long one unlikely; after an
+    empty question all answers are unlikely, the long one most of all.
+    """
 
     def score(self, requests, *, progress=lambda _: None):
         return [self._of(r.context[0]["content"], r.continuation) for r in requests]
 
     def _of(self, question, answer):
-        log_prob = math.log(0.5 if answer == GENERAL else 0.01)
-        if question and ANSWERS[question[0]] == answer:
-            log_prob += math.log(1.9 if answer == GENERAL else 5)
+        if not question:
+            return Likelihood(log_prob=-1.0 * len(answer), greedy=False, tokens=2)
+        log_prob = {GENERAL: -0.5, LONG: -6.0}.get(answer, -5.0)
+        if ANSWERS[question[0]] == answer:
+            log_prob += 0.4 if answer == GENERAL else 1.5
         return Likelihood(log_prob=log_prob, greedy=False, tokens=2)
 
 
@@ -42,18 +48,20 @@ def questions(tmp_path):
     return path
 
 
-def test_what_is_likely_after_any_question_is_not_chosen(questions):
-    """By likelihood the general answer wins every time; by information the right one does."""
+def test_neither_the_general_nor_the_long_answer_is_chosen_for_its_form(questions):
+    """By likelihood the general answer wins, against an empty question the long one."""
     task = KitQuestions(kit="k", files=(str(questions),), share=1.0)
     items = task.items()
     outcomes = task.run(Scripted(), items)
+    assert {o.output for o in outcomes["k_choice_likeliest"]} <= {GENERAL, LONG}
+    assert {o.output for o in outcomes["k_choice_empty"]} == {LONG}
+    # Premises are three questions of the other part: whose answer is among them is known a little.
+    (premises,) = {item.extra["premises"] for item in items}
+    assert len(premises) == 3
+    assert not set(premises) & {item.context for item in items}
     assert [o.value for o in outcomes["k_choice"]] == [1.0] * len(items)
-    likeliest = {item.id: item.choices[item.answer] for item in items}
-    for outcome in outcomes["k_choice_likeliest"]:
-        assert outcome.output == GENERAL
-        assert outcome.value == float(likeliest[outcome.item] == GENERAL)
-    loss = outcomes["k_answer_loss"][0]
-    assert (loss.value, loss.weight) == (pytest.approx(-math.log(0.05), rel=0.5), 2.0)
+    losses = {round(o.value, 6) for o in outcomes["k_answer_loss"]}
+    assert losses == {0.1, 3.5, 4.5}
 
 
 def test_settings_are_chosen_by_other_questions_than_the_page_asks(questions):

@@ -88,7 +88,7 @@ def test_a_full_fine_tune_is_measured_too(runs, tmp_path):
     kit = kit_run(tiny_run(where, kind="chat", name="base"), where / "fruit")
     full = replace(kit, name="full", lora=None, train=replace(kit.train, steps=2))
     run(full)
-    asking = Asking(limit=4, contamination=False)
+    asking = Asking(limit=4, contamination=False, part="development")
     config = replace(kit_of(str(where / "fruit/fruit.toml")), general=())
     result = measure(config, {"full": str(run_directory(full))}, asking)
     assert not result.tuned[0].adapters

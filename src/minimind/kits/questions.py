@@ -5,8 +5,10 @@ The three wrong answers are right ones of other held-out questions of the same s
 same length. Nothing is asked by letter: each answer is read as the assistant's.
 
 The main figure chooses by pointwise mutual information, log P(answer | question) - log P(answer |
-an empty question): a plain likelihood prefers what is short and general whatever was asked
-(Holtzman et al. 2021, "Surface form competition"). The likelihood per character stands beside it.
+the domain): a plain likelihood prefers what is short and general whatever was asked (Holtzman et
+al. 2021, "Surface form competition"). P(answer | the domain) is the mean over a few other questions
+of the same source. Beside it stand the same with an empty question in their place, which knows
+nothing of the form of answers and so favours long ones, and the likelihood per character.
 Chance is 25 %, but a wrong answer is about something else, so that following the question's words
 gets far: read it beside the base's figure, not as knowledge of the domain.
 
@@ -16,9 +18,10 @@ page is made of the others (`Part`).
 
 from __future__ import annotations
 
+import math
 import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -43,6 +46,9 @@ Part = Literal["test", "development"]
 """What the page is made of, and what settings are chosen by."""
 
 DEVELOPMENT_SHARE = 0.2
+PREMISES = 3
+"""Questions of the other part by which it is judged how likely an answer is in its source."""
+
 SEED = 0
 LONGEST = 300
 """Longer answers aren't asked for: they would not fit a short context beside their question."""
@@ -124,11 +130,13 @@ class KitQuestions:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """The share of right choices in two ways, and the loss on the right answers."""
+        """The share of right choices in three ways, and the loss on the right answers."""
         return (
             Metric(name=f"{self.kit}_choice", chance=1 / CHOICES,
-                   note="held-out questions: of four answers the question makes the right one "
-                        "likelier than an empty question does, the most (PMI)"),
+                   note="held-out questions: of four answers the right one becomes likelier by its "
+                        "question than by others of the source, the most (PMI)"),
+            Metric(name=f"{self.kit}_choice_empty", chance=1 / CHOICES,
+                   note="the same questions: likelier than by an empty question, the most"),
             Metric(name=f"{self.kit}_choice_likeliest", chance=1 / CHOICES,
                    note="the same questions: the right one is likeliest per character"),
             Metric(name=f"{self.kit}_answer_loss", kind="ratio", higher_is_better=False,
@@ -137,9 +145,8 @@ class KitQuestions:
 
     def items(self) -> Sequence[Item]:
         """Return the questions of every source that has at least four."""
-        by_source: dict[str, list[Question]] = defaultdict(list)
-        for question in held_out_questions(self.files, share=self.share, part=self.part):
-            by_source[question.source].append(question)
+        by_source = self._by_source(self.part)
+        others = self._by_source("development" if self.part == "test" else "test")
         generator = random.Random(SEED)
         items = []
         for source, questions in sorted(by_source.items()):
@@ -147,40 +154,71 @@ class KitQuestions:
             place = {answer: i for i, answer in enumerate(ranked)}
             if len(ranked) < CHOICES:
                 continue
+            asked = [q.asked for q in others.get(source, questions)]
+            premises = tuple(random.Random(SEED).sample(asked, min(PREMISES, len(asked))))
             for number, question in enumerate(questions):
                 start = max(0, min(place[question.answer] - NEAREST // 2, len(ranked) - NEAREST))
                 near = [a for a in ranked[start : start + NEAREST] if a != question.answer]
                 answers = [question.answer, *generator.sample(near, CHOICES - 1)]
                 generator.shuffle(answers)
-                items.append(_item(question, answers, f"{source}/{number}"))
+                items.append(_item(question, answers, f"{source}/{number}", premises))
         return items
+
+    def _by_source(self, part: Part) -> dict[str, list[Question]]:
+        found: dict[str, list[Question]] = defaultdict(list)
+        for question in held_out_questions(self.files, share=self.share, part=part):
+            found[question.source].append(question)
+        return found
 
     def run(
         self, subject: Subject, items: Sequence[Item], *, progress: Progress = no_progress
     ) -> Outcomes:
-        """Read the four answers of every question, and every answer after an empty question."""
+        """Read the four answers of every question, and every answer without its question."""
         asked = [_request(item.context, choice) for item in items for choice in item.choices]
         scores = subject.score(asked, progress=per_item(progress, CHOICES))
-        answers = list(dict.fromkeys(choice for item in items for choice in item.choices))
-        alone = subject.score([_request("", answer) for answer in answers])
-        prior = {a: score.log_prob for a, score in zip(answers, alone, strict=True)}
         fours = [scores[at : at + CHOICES] for at in range(0, len(scores), CHOICES)]
         pairs = list(zip(items, fours, strict=True))
-        choice, likeliest, loss = self.metrics
+        domain = _priors(subject, items, lambda item: item.extra["premises"])
+        empty = _priors(subject, items, lambda _: ("",))
+        choice, by_empty, likeliest, loss = self.metrics
         return {
-            choice.name: [_by_information(item, four, prior) for item, four in pairs],
+            choice.name: [_by_information(item, four, domain) for item, four in pairs],
+            by_empty.name: [_by_information(item, four, empty) for item, four in pairs],
             likeliest.name: [_by_likelihood(item, four) for item, four in pairs],
             loss.name: [_loss(item, four) for item, four in pairs],
-        }  # fmt: skip
+        }
+
+
+Priors = Mapping[tuple[str, str], float]
+"""log P(answer | the domain) by (source, answer)."""
+
+
+def _priors(
+    subject: Subject, items: Sequence[Item], premises: Callable[[Item], Sequence[str]]
+) -> Priors:
+    """Read every answer after each of the premises of its source: the logarithm of the mean."""
+    answers = {(item.group, answer): premises(item) for item in items for answer in item.choices}
+    requests = [_request(q, answer) for (_, answer), asked in answers.items() for q in asked]
+    scores = iter(subject.score(requests))
+    return {
+        key: _log_mean([next(scores).log_prob for _ in asked]) for key, asked in answers.items()
+    }
+
+
+def _log_mean(logs: Sequence[float]) -> float:
+    most = max(logs)
+    return most + math.log(sum(math.exp(value - most) for value in logs) / len(logs))
 
 
 def _request(question: Any, answer: str) -> Request:
     return Request(context=[{"role": "user", "content": question}], continuation=answer)
 
 
-def _by_information(item: Item, four: Sequence[Likelihood], prior: Mapping[str, float]) -> Outcome:
+def _by_information(item: Item, four: Sequence[Likelihood], priors: Priors) -> Outcome:
     rows = zip(four, item.choices, strict=True)
-    return _chosen(item, four, [score.log_prob - prior[answer] for score, answer in rows])
+    return _chosen(
+        item, four, [score.log_prob - priors[item.group, answer] for score, answer in rows]
+    )
 
 
 def _by_likelihood(item: Item, four: Sequence[Likelihood]) -> Outcome:
@@ -205,9 +243,9 @@ def _loss(item: Item, four: Sequence[Likelihood]) -> Outcome:
     )
 
 
-def _item(question: Question, answers: Sequence[str], name: str) -> Item:
+def _item(question: Question, answers: Sequence[str], name: str, premises: tuple[str, ...]) -> Item:
     return Item(
         id=name, text=f"{question.asked}\n{question.answer}", group=question.source,
         context=question.asked, choices=tuple(answers), answer=list(answers).index(question.answer),
-        reference=question.answer,
+        reference=question.answer, extra={"premises": premises},
     )  # fmt: skip

@@ -60,11 +60,13 @@ WORDS: Mapping[str, Both] = {
         "`_system` 带上服务器默认的系统提示。",
     ),
     "domain_about": (
-        "`{kit}_choice`: the right answer against three of other questions; the one that the "
-        "question makes likelier the most is chosen (PMI). `_likeliest`: by likelihood per "
-        "character. `clean` leaves out questions found in the training rows. A model of a few "
-        "million parameters guesses exams.",
-        "`{kit}_choice`：正确答案对另外三题的答案，选“因为这个问题而变得更可能”的那个（点互信息）。"
+        "`{kit}_choice`: the right answer against three of other questions; chosen is the one "
+        "that its question makes likelier the most, against other questions of the source (PMI). "
+        "`_empty`: against an empty question. `_likeliest`: by likelihood per character. `clean` "
+        "leaves out questions found in the training rows. A model of a few million parameters "
+        "guesses exams.",
+        "`{kit}_choice`：正确答案对另外三题的答案，选“比起同类的别的问题，因为这个问题而变得更可能”的那个（点互信息）。"
+        "`_empty`：与空问题相比。"
         "`_likeliest`：按每个字的似然选。`clean` 去掉在训练数据里找到的题。"
         "几百万参数的模型做考试题等于猜。",
     ),
