@@ -49,7 +49,7 @@ class Args:
     pictures: int = 300
     held_out_share: float = 0.1
     page: Path | None = None
-    samples: int = 16
+    samples: int = 15
     seed: int = 0
     json: bool = False
 

@@ -28,7 +28,8 @@ figure img { width: 112px; height: 112px; object-fit: contain; display: block;
   margin: 0 auto 8px; background: #fff; border-radius: 4px; }
 figcaption { font-size: 14px; } .said { font-weight: 600; } .right { color: var(--good); }
 .wrong { color: var(--bad); } .label { opacity: .7; }
-td { white-space: nowrap; } .interval { display: block; font-size: 12px; opacity: .7; }
+.scroll { overflow-x: auto; } td { white-space: nowrap; }
+.interval { display: block; font-size: 12px; opacity: .7; }
 th small { display: block; font-weight: normal; opacity: .7; }
 ol { list-style: none; margin: 6px 0 0; padding: 6px 0 0; border-top: 1px solid var(--line);
   font-size: 13px; } li { display: flex; justify-content: space-between; gap: 8px; }
@@ -106,7 +107,7 @@ def _table(scores: Sequence[VisionScores]) -> str:
     ]  # fmt: skip
     cells = "".join(f"<th>{zh}<small>{en}</small></th>" for zh, en in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{cells}</tr>{body}</table>"
+    return f"<div class='scroll'><table><tr>{cells}</tr>{body}</table></div>"
 
 
 def _difference(d: Difference) -> str:
