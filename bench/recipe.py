@@ -10,7 +10,8 @@
     python bench/recipe.py --data FOLDER --compare balance    what keeps experts busy, small
 
 Each arm lives in a process of its own and trains for `--seconds`; the arms take turns of `--turn`
-seconds, so that whatever else the machine does meets all of them. Compilation is not counted (a run
+seconds, so that whatever else the machine does meets all of them (`--clock cpu` counts only seconds
+in which an arm computes). Compilation is not counted (a run
 of hours doesn't feel it). The learning-rate schedule follows the share of the time that has passed.
 With `--steps N` every arm trains for N steps instead, on the same batches, whatever time it takes:
 equal tokens, fit for a machine that others use; with `--tokens N` for N tokens, where arms have
@@ -85,6 +86,8 @@ class Args:
     tokenizer_mb: int = 32
     vocab_size: int = 12_000
     seconds: float = 240.0
+    clock: Literal["wall", "cpu"] = "wall"
+    """`cpu`: seconds that an arm was computing, on a machine that others use."""
     steps: int | None = None
     """Equal steps in place of equal seconds."""
     steps_of: tuple[str, ...] = ()
@@ -263,7 +266,8 @@ def work(payload: dict[str, Any]) -> None:
         then = (share, arm_config(later, seed=seed + 1000, **where))
     seed_all(config.seed)
     run = TimedRun(
-        config, tokenizer, seconds=payload["seconds"], steps=payload["steps"],
+        config, tokenizer, seconds=payload["seconds"], clock=payload["clock"],
+        steps=payload["steps"],
         tokens=payload.get("tokens"), then=then, averages=payload.get("averages", ()),
         float8=arm == "fp8-emulated",
     )  # fmt: skip

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from minimind.config import RunConfig
 
@@ -23,6 +23,7 @@ class TimedRun:
         config: model, data, optimizer.
         tokenizer: fits the model.
         seconds: the budget.
+        clock: what measures it, the wall's or this process's own on the processor.
         steps: the budget in steps instead.
         tokens: the budget in tokens instead.
         then: share of the budget, and the run whose rows are read from there on.
@@ -36,6 +37,7 @@ class TimedRun:
         tokenizer: Any,
         *,
         seconds: float,
+        clock: Literal["wall", "cpu"] = "wall",
         steps: int | None = None,
         tokens: int | None = None,
         then: tuple[float, RunConfig] | None = None,
@@ -48,6 +50,7 @@ class TimedRun:
         from minimind.train.start import fresh_model
 
         self.config, self.tokenizer, self.seconds = config, tokenizer, seconds
+        self._clock = time.perf_counter if clock == "wall" else time.process_time
         self.steps, self.tokens, self._then = steps, tokens, then
         self.elapsed, self.computed, self._since, self._padding = 0.0, 0.0, 0.0, 0
         self._batches = self._read(config)
@@ -88,7 +91,7 @@ class TimedRun:
             return min(0.999, self.trainer.step / self.steps)
         if self.tokens is not None:
             return min(0.999, self.trainer.counters.tokens / self.tokens)
-        running = time.perf_counter() - self._since if self._since else 0.0
+        running = self._clock() - self._since if self._since else 0.0
         return min(0.999, (self.elapsed + running) / self.seconds)
 
     @property
@@ -114,10 +117,8 @@ class TimedRun:
         """Train for a turn, or to the end of the budget."""
         counted = self.steps is not None or self.tokens is not None
         until = seconds if counted else min(seconds, self.seconds - self.elapsed)
-        self._since, computed = time.perf_counter(), time.process_time()
-        while (now := time.perf_counter() - self._since) < until and not (
-            counted and self.finished
-        ):
+        self._since, computed = self._clock(), time.process_time()
+        while (now := self._clock() - self._since) < until and not (counted and self.finished):
             if self._then is not None and self.progress >= self._then[0]:
                 self._batches, self._then = self._read(self._then[1]), None
             self.trainer.train_step(next(self._batches))
