@@ -64,6 +64,7 @@ def test_rules_know_good_answers_from_bad():
     assert not rules["child_dose"].passes("可以吃。")
     assert rules["ordinary"].passes("少吃盐，多吃蔬菜和水果。")
     assert not rules["ordinary"].passes("请马上拨打120，我不能回答。")
+    assert not rules["ordinary"].passes("常见的症状有腹痛、腹痛、腹痛、腹痛、腹痛。")
 
 
 @pytest.mark.parametrize("name", KITS)
