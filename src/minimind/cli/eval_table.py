@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -64,10 +65,14 @@ def _table(
     parameters: Mapping[str, int],
 ) -> Table:
     drawn = "" if len(asked.items) == asked.total else f", {len(asked.items):,} of {asked.total:,}"
-    table = Table(title=f"{metric.name}: {metric.note}{drawn}", title_justify="left")
-    for heading in ("model", "parameters", "value", "95 % interval", "n", "chance", "verdict"):
-        left = heading in {"model", "verdict"}
-        table.add_column(heading, justify="left" if left else "right", overflow="fold")
+    table = Table(
+        title=f"{metric.name}: {metric.note}{drawn}", title_justify="left",
+        box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True,
+    )  # fmt: skip
+    table.add_column("model", overflow="fold", min_width=8)
+    for heading in ("size", "value", "95 % interval", "n", "chance"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("verdict", min_width=len("distinguishable"))
     for name, scored in rows:
         table.add_row(name, short_count(parameters[name]), *_cells(metric, scored.measure))
         if scored.clean is not None:
@@ -82,10 +87,16 @@ def _table(
 
 def _cells(metric: Metric, measure: Measure) -> tuple[str, ...]:
     interval = measure.interval
-    shown = f"{number(metric, interval[0])} to {number(metric, interval[1])}" if interval else "-"
+    shown = _range(metric, *interval) if interval else "-"
     chance = "-" if measure.chance is None else number(metric, measure.chance)
     verdict = "" if measure.chance is None else verdict_of(metric, measure)
     return number(metric, measure.value), shown, f"{measure.n:,}", chance, verdict
+
+
+def _range(metric: Metric, low: float, high: float) -> str:
+    if metric.percent:
+        return f"{100 * low:.1f}-{100 * high:.1f} %"
+    return f"{low:.3f}-{high:.3f}"
 
 
 def number(metric: Metric, value: float) -> str:
@@ -119,33 +130,41 @@ def _remarks(
 ) -> list[str]:
     lines = []
     for name, scored in rows:
-        details = scored.measure.details
-        if fewer := int(details.get("questions_with_fewer_shots", 0)):
-            lines.append(
-                f"{name}: {fewer:,} of {scored.measure.n:,} prompts did not fit the context and "
-                f"lost {int(details['shots_cut']):,} whole shots in all"
-            )
-        if long := int(details.get("questions_too_long", 0)):
-            lines.append(f"{name}: {long:,} questions are longer than the context; cut at the left")
-        if found := int(details.get("contaminated", 0)):
-            checked = int(details["contamination_checked"])
-            lines.append(
-                f"{name}: {found:,} of {checked:,} items share 13 characters in a row with "
-                f"{int(details['training_documents']):,} training documents"
-            )
-        elif "contaminated" in details:
-            lines.append(f"{name}: none of the items was found in the training documents")
-        if seconds := details.get("seconds"):
-            lines.append(f"{name}: {scored.measure.n / seconds:,.1f} {metric.unit}/s")
+        lines += [f"{name}: {remark}" for remark in _asked(metric, scored.measure)]
         if metric.name in (own := differences.get(name, {})):
             lines.append(f"{name} - {first}: {_difference(metric, own[metric.name])}")
     return lines
 
 
+def _asked(metric: Metric, measure: Measure) -> Iterator[str]:
+    """Yield what happened while one subject was asked."""
+    details = measure.details
+    if fewer := int(details.get("questions_with_fewer_shots", 0)):
+        yield (
+            f"{fewer:,} of {measure.n:,} prompts did not fit the context and "
+            f"lost {int(details['shots_cut']):,} whole shots in all"
+        )
+    if long := int(details.get("questions_too_long", 0)):
+        yield f"{long:,} questions are longer than the context; cut at the left"
+    chosen = [f"{x} {int(details[f'chose_{x}']):,}" for x in "ABCD" if f"chose_{x}" in details]
+    if chosen:
+        yield f"chose {', '.join(chosen)}"
+    if found := int(details.get("contaminated", 0)):
+        yield (
+            f"{found:,} of {int(details['contamination_checked']):,} items share 13 characters in "
+            f"a row with {int(details['training_documents']):,} training documents"
+        )
+    elif "contaminated" in details:
+        yield "none of the items was found in the training documents"
+    if seconds := details.get("seconds"):
+        yield f"{measure.n / seconds:,.1f} {metric.unit}/s"
+
+
 def _difference(metric: Metric, difference: Difference) -> str:
     signed = [difference.value, difference.low, difference.high]
     if metric.percent:
-        value, low, high = (f"{100 * one:+.1f} points" for one in signed)
+        value, low, high = (f"{100 * one:+.1f}" for one in signed)
+        value += " points"
     else:
         value, low, high = (f"{one:+.3f}" for one in signed)
     counts = (
