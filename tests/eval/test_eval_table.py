@@ -1,4 +1,4 @@
-"""The table that `minimind eval` prints: whole words in 80 columns, and what happened while asking."""
+"""The table of `minimind eval`: whole words in 80 columns, and what happened while asking."""
 
 import pytest
 
@@ -25,9 +25,13 @@ def printed(capsys, monkeypatch):
 
     ours, theirs = scored(54), scored(120)
     difference = compare(metric, theirs.outcomes, ours.outcomes, seed=0)
-    show([Asked(task, ours.outcomes, total=11582)],
-         {"4.7M": [ours], "SmolLM2-135M": [theirs]}, {"SmolLM2-135M": {metric.name: difference}},
-         cited_tasks=["cmmlu"], parameters={"4.7M": 4_721_408, "SmolLM2-135M": 134_515_008})  # fmt: skip
+    show(
+        [Asked(task, ours.outcomes, total=11582)],
+        {"4.7M": [ours], "SmolLM2-135M": [theirs]},
+        {"SmolLM2-135M": {metric.name: difference}},
+        cited_tasks=["cmmlu"],
+        parameters={"4.7M": 4_721_408, "SmolLM2-135M": 134_515_008},
+    )
     return capsys.readouterr().out
 
 
@@ -42,5 +46,5 @@ def test_what_happened_is_said_below_the_table(printed):
     assert "200 of 11,582" in printed
     assert "4.7M: chose A 100, B 100" in printed
     text = " ".join(printed.split())
-    assert "SmolLM2-135M - 4.7M: +33.0 points (+26.5 to +39.5), a real difference" in text
+    assert "SmolLM2-135M - 4.7M: +33.0 points (+26.5 to +40.0), a real difference" in text
     assert "McNemar exact, 200 questions; 66 and 0 right alone" in text
