@@ -215,15 +215,15 @@ def file_size_limit(draw: random.Random, number: int) -> Fault:
 MS_RDONLY, MS_REMOUNT = 1, 32
 
 
-def _remount(folder: Path, *, read_only: bool) -> None:
+def _remount(folder: Path, *, read_only: bool) -> bool:
+    """Tell whether it could be: a disk stays writable while a file is open for writing."""
     libc = ctypes.CDLL(None, use_errno=True)
     flags = MS_REMOUNT | (MS_RDONLY if read_only else 0)
-    deadline = time.monotonic() + 10
-    while libc.mount(b"tmpfs", str(folder).encode(), b"tmpfs", flags, None):
-        # A disk can't become read-only while somebody has a file open for writing.
-        if ctypes.get_errno() != errno.EBUSY or time.monotonic() > deadline:
-            raise OSError(ctypes.get_errno(), f"mount of {folder}")
-        time.sleep(0.01)
+    if libc.mount(b"tmpfs", str(folder).encode(), b"tmpfs", flags, None) == 0:
+        return True
+    if ctypes.get_errno() != errno.EBUSY:
+        raise OSError(ctypes.get_errno(), f"mount of {folder}")
+    return False
 
 
 def read_only_disk(draw: random.Random, number: int) -> Fault:
@@ -231,14 +231,18 @@ def read_only_disk(draw: random.Random, number: int) -> Fault:
     at = number % 6
 
     def before(lab: Lab) -> bool:
-        if at == 0:
-            _remount(Path(lab.config.out), read_only=True)
-        return True
+        return bool(at) or _remount(Path(lab.config.out), read_only=True)
 
     def arm(child: Child) -> None:
-        if at:
-            folder = Path(child.lab.config.out)
-            child.wrap(Trainer, "train_step", lambda: _remount(folder, read_only=True), at=at)
+        usual, calls, folder = Trainer.train_step, [0], Path(child.lab.config.out)
+
+        def step(trainer: Trainer, *args: object, **named: object) -> object:
+            calls[0] += 1
+            if at and calls[0] >= at:
+                _remount(folder, read_only=True)
+            return usual(trainer, *args, **named)
+
+        Trainer.train_step = step
 
     def after(lab: Lab) -> None:
         _remount(Path(lab.config.out), read_only=False)
