@@ -47,6 +47,11 @@ def test_a_picture_is_sent_shown_and_answered(sight, chromium, tmp_path):
             )
             assert shown.ask(QUESTION).strip() == name
         shown.page.screenshot(path=str(tmp_path / "page.png"))
+        labels = shown.page.evaluate(
+            "[...document.querySelectorAll('#chat button')].filter(b => b.offsetParent)"
+            ".map(b => b.getAttribute('aria-label'))"
+        )
+        assert "分享" not in labels  # it would upload the picture to a public place
         images = shown.page.locator("#chat img")
         assert images.count() >= 2
         assert shown.page.evaluate(
