@@ -189,7 +189,7 @@ def test_the_bands_of_the_package_are_whole():
 
 @pytest.mark.slow
 def test_the_band_of_the_quickstart_is_of_the_data_that_are_built_today(tmp_path):
-    """Another byte in a data file makes another identity, and nobody is told that a band is gone."""
+    """Another byte in a data file is another identity, and nobody is told that a band is gone."""
     done = subprocess.run(
         [sys.executable, "-m", "minimind", "data", "build", "--out", str(tmp_path)],
         capture_output=True, text=True, check=False,
