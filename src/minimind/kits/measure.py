@@ -25,8 +25,7 @@ from minimind.settings import load_run_config
 BASE = "base"
 EXAMS = ("cmmlu", "ceval")
 
-OnTask = Callable[[str, str, int], Progress]
-"""(model, task, items) -> where progress goes."""
+OnTask = Callable[[str, str, int], Progress]  # (model, task, items) -> where progress goes
 
 
 def no_task(_model: str, _task: str, _items: int, /) -> Progress:
@@ -162,11 +161,8 @@ def measure(
         if found := next(iter(one.found.values()), None):
             one.found |= dict.fromkeys((BASE, *directories), found)
     models = {BASE: base, **directories}
-    tuned = [_tuned(name, path, is_base=name == BASE) for name, path in models.items()]
-    scored = [
-        replace(one, scored=_ask(one, asked, asking, on_task)) for one in tuned
-    ]  # fmt: skip
-    before, after = scored[0], scored[1:]
+    tuned = (_tuned(name, path, is_base=name == BASE) for name, path in models.items())
+    before, *after = (replace(one, scored=_ask(one, asked, asking, on_task)) for one in tuned)
     return KitResult(
         kit=kit, base=before, tuned=tuple(after),
         differences={one.name: _differences(one, before, asking.seed) for one in after},
@@ -203,9 +199,8 @@ def _asked(
     if not rows:
         raise DataError(f"{first}/run.toml names no {DOMAIN} in data.train: give --rows FILE")
     options = TaskOptions(seed=asking.seed, data=asking.exams)
-    share = run.data.validation_share
-    task = KitQuestions(kit=kit.name, files=rows, share=share, part=asking.part)
-    questions = _limited(task, asking)
+    share, part = run.data.validation_share, asking.part
+    questions = _limited(KitQuestions(kit=kit.name, files=rows, share=share, part=part), asking)
     domain = [questions, *prepare(kit.tasks, options, limit=asking.limit)]
     notes: list[str] = []
     for exam in EXAMS if asking.exams else ():
@@ -275,10 +270,10 @@ def _tuned(name: str, directory: Path, *, is_base: bool) -> Tuned:
 
     adapters = (directory / "adapter_config.json").exists()
     tensors = read_tensors(directory / (ADAPTER if adapters else WEIGHTS))
-    weights = checkpoint.weights_size(directory)
-    numbers = sum(tensor.numel() for tensor in tensors.values())
-    plain = Tuned(name=name, directory=directory, weights=weights, parameters=numbers,
-                  adapters=adapters)  # fmt: skip
+    weights, numbers = checkpoint.weights_size(directory), sum(t.numel() for t in tensors.values())
+    plain = Tuned(
+        name=name, directory=directory, weights=weights, parameters=numbers, adapters=adapters
+    )
     if is_base:
         return plain
     run = _settings(directory)
@@ -298,9 +293,8 @@ def _trained(directory: Path) -> tuple[float | None, int | None]:
 
 def _replay(run: RunConfig) -> float | None:
     """Return which share of the bytes was read from files that are not the kit's."""
-    weights = run.data.weights
-    if weights is None:
+    if (weights := run.data.weights) is None:
         return None
-    own = [Path(name).name in {DOMAIN, SAFETY} for name in run.data.train]
-    general = sum(w for w, mine in zip(weights, own, strict=True) if not mine)
-    return general / sum(weights)
+    own = {DOMAIN, SAFETY}
+    files = zip(weights, run.data.train, strict=True)
+    return sum(w for w, name in files if Path(name).name not in own) / sum(weights)
