@@ -57,3 +57,13 @@ def test_a_wrong_verb_names_the_nearest():
     )
     assert shown.returncode == 2
     assert "Did you mean 'train'?" in shown.stderr
+
+
+def test_a_reader_that_has_seen_enough_causes_no_traceback():
+    with subprocess.Popen(
+        [sys.executable, "-m", "minimind", "ui", "--help"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141

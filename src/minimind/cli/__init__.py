@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import keyword
+import os
 import sys
 
 from minimind.errors import MiniMindError, did_you_mean
@@ -37,6 +38,8 @@ TRAINS = {"train", "quickstart", "speedrun", "doctor"}
 """These run training steps, which huge pages make faster on a CPU."""
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_READER_GONE = 141
+"""What a shell reports of a program that wrote to a closed pipe: `minimind ui --help | head`."""
 
 
 def _help() -> str:
@@ -51,6 +54,17 @@ def _help() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb and return the exit code: 0 done, 1 the work failed, 2 the input is wrong."""
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+        return EXIT_READER_GONE
+
+
+def _run(argv: list[str] | None) -> int:
     args = sys.argv[1:] if argv is None else argv
     if not args or args[0] in {"-h", "--help", "help"}:
         print(_help())
