@@ -67,7 +67,7 @@ ARMS = {
     ),
     "float8": ("default", "fp8-emulated"),
     "moe": ("moe", "dense-26m", "dense-64m"),
-    "balance": ("moe", "moe-bias", "moe-none", "moe-weak", "moe-top1"),
+    "balance": ("moe", "moe-bias", "moe-none", "moe-weak", "moe-strong", "moe-top1"),
 }
 
 
@@ -239,6 +239,7 @@ EXPERT_SHAPES: dict[str, dict[str, Any]] = {
     "moe-bias": _experts(router_balance="bias"),
     "moe-none": _experts(router_balance="none"),
     "moe-weak": _experts(router_aux_loss_coef=0.01),
+    "moe-strong": _experts(router_aux_loss_coef=0.2),
     "moe-top1": _experts(num_experts=4, num_experts_per_tok=1, moe_intermediate_size=256),
     "dense-26m": _NARROW | {"num_key_value_heads": 1, "intermediate_size": 304},
     "dense-64m": _NARROW | {"num_key_value_heads": 2, "intermediate_size": 1024},
