@@ -32,7 +32,7 @@ def test_an_older_card_is_told_its_capability(monkeypatch):
 def test_without_torchao_there_is_a_command(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    with pytest.raises(ConfigError, match="pip install torchao"):
+    with pytest.raises(ConfigError, match=r"pip install 'minimind\[fp8\]'"):
         check_float8(CUDA)
 
 

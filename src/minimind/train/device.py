@@ -96,7 +96,7 @@ def check_float8(device: torch.device) -> None:
             f"{'.'.join(map(str, torch.cuda.get_device_capability(device)))}"
         )
     elif importlib.util.find_spec("torchao") is None:
-        reason = "needs torchao: pip install torchao"
+        reason = "needs torchao: pip install 'minimind[fp8]'"
     else:
         return
     raise ConfigError(f"train.precision = 'fp8' {reason}. Or: --train.precision bf16")
