@@ -93,7 +93,8 @@ def test_hovering_selecting_and_language(tiny_checkpoints, opened):
     cell = page.locator("#lens td[data-t='4'][data-at='1']")
     cell.hover()
     assert f"rank {int(lens.next_rank_LT[1, 4])}" in page.locator("#lens .readout").inner_text()
-    assert "from token 6 to 21 the same stretch comes again, 4 long" in page.locator("#loops .verdict").inner_text()
+    verdict = page.locator("#loops .verdict").inner_text()
+    assert "from token 6 to 21 the same stretch comes again, 4 long" in verdict
     page.locator("#loops .heads button").nth(5).click()
     assert (page.input_value("#layer"), page.input_value("#head")) == ("1", "1")
     page.click("#language")

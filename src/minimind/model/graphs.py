@@ -1,8 +1,8 @@
 """One token of each of several rows on a GPU, as a CUDA graph: one launch instead of some 400.
 
 What it saves on a GPU is for `bench/gpu.py 6` to tell: none was at hand. A graph is recorded the
-first time that a number of rows meets a number of slots, both rounded up, and replayed from then on.
-Rows that only fill a number up write to the slot after the last, which nobody reads.
+first time that a number of rows meets a number of slots, both rounded up, and replayed from then
+on. Rows that only fill a number up write to the slot after the last, which nobody reads.
 
 Axes: B rows, T query (1), S key, G kv heads, K head dim, V vocabulary.
 """
