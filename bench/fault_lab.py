@@ -297,6 +297,9 @@ class Lab:
             return None if any(code < 0 for code in codes) else f"ended with {codes}"
         if fault.expect == "done":
             return None if attempt.codes == [0] else f"{attempt.codes}: {errors[-300:]}"
+        complete = checkpoint_steps(self.run, whole=True) == self.steps
+        if attempt.codes == [-signal.SIGTERM] and complete:
+            return None  # what is asked to end while it closes its files ends as any program does
         if attempt.codes[0] not in (1, 2, 130) or "Traceback" in errors:
             return f"no clear end ({attempt.codes}): {errors[-300:]}"
         return None if fault.expect in errors else f"the message lacks {fault.expect!r}: {errors}"

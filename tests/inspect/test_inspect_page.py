@@ -99,7 +99,7 @@ def test_hovering_selecting_and_language(tiny_checkpoints, opened):
     assert (page.input_value("#layer"), page.input_value("#head")) == ("1", "1")
     page.click("#language")
     assert "逐个 token" in page.locator("#tokens h2").inner_text()
-    assert "同样的 4 个 token" in page.locator("#loops .verdict").inner_text()
+    assert "同样的一段（长 4）" in page.locator("#loops .verdict").inner_text()
 
 
 def test_narrow_dark_and_what_a_model_wrote_stays_text(tiny_checkpoints, opened):

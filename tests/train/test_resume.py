@@ -1,5 +1,6 @@
 """A run that was killed and resumed is the run that was never killed, bit for bit."""
 
+import contextlib
 import random
 import shutil
 import signal
@@ -16,6 +17,7 @@ from minimind.config import LoraConfig, OptimConfig, SaveConfig
 from minimind.errors import ConfigError, DataError
 from minimind.train.metrics import read_metrics
 from minimind.train.run import run
+from minimind.train.signals import GracefulStop, Interrupted
 from run_doubles import curve, following, run_directory, tiny_run, write_settings
 
 TRAIN = [sys.executable, "-m", "minimind", "train"]
@@ -72,6 +74,30 @@ def test_a_kill_between_a_save_and_its_note_doesnt_cost_the_best(tmp_path):
     run(config, resume=True)
     assert checkpoint.best(directory).name == "step-000006"
     assert checkpoint.best_loss(directory) == expected
+
+
+def test_a_signal_just_after_a_step_was_taken_doesnt_cost_its_rows(tmp_path, monkeypatch):
+    config = replace(tiny_run(tmp_path, steps=12), save=SaveConfig(every=0))
+    run(config)
+    expected, calls = curve(run_directory(config)), []
+
+    @contextlib.contextmanager
+    def late(stop, *, on):
+        yield
+        calls.append(on)
+        if len(calls) == 6:
+            stop.number = signal.SIGTERM
+            raise Interrupted
+
+    config = replace(config, name="stopped")
+    with monkeypatch.context() as patched:
+        patched.setattr(GracefulStop, "interruptible", late)
+        run(config)
+    assert steps_done(run_directory(config)) == 5
+    run(config, resume=True)
+    assert [line for line in curve(run_directory(config)) if "loss" in line] == [
+        line for line in expected if "loss" in line
+    ]
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])

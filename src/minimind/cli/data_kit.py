@@ -36,13 +36,14 @@ def main(argv: list[str]) -> None:
     written = write_rows(kit, args.out, files=args.rows)
     console = Console(highlight=False)
     for source, count in written.domain.items():
-        console.print(f"  {source}: {count:,} rows", markup=False)
+        console.print(f"  {source}: {count:,} rows", markup=False, soft_wrap=True)
     refused = f"; {written.refused:,} rows of yours are no conversations" if written.refused else ""
     console.print(
         f"{sum(written.domain.values()):,} rows of the domain and {written.safety:,} that teach "
         f"manners are in {written.directory}{refused}. Next: minimind train lora {args.kit} "
         "--init.checkpoint RUN",
         markup=False,
+        soft_wrap=True,  # a path is copied whole
     )
     named = load_run_config([args.kit]).data.train
     if (args.out / DOMAIN).resolve() not in [Path(name).resolve() for name in named]:
@@ -50,4 +51,5 @@ def main(argv: list[str]) -> None:
             f"But {args.kit} trains on {', '.join(named) or 'nothing'}: write "
             f"{args.out / DOMAIN} and its safety.jsonl into its [data] train, or give --data.train",
             markup=False,
+            soft_wrap=True,
         )

@@ -179,12 +179,16 @@ class Trainer:
 
     def _awaited(self, batches: Iterator[list[Batch]]) -> list[Batch] | None:
         """Return the next step's micro-batches, or None at the end of the data or on a signal."""
+        assert self.loader is not None
+        before = self.loader.state_dict()
         try:
             # A source that fell silent must not hold up the end. Several ranks end after a step,
             # together.
             with self._stop.interruptible(on=self.world.size == 1):
                 return next(batches, None)
         except Interrupted:
+            # The step may have been taken already: it isn't trained on, so a resume must get it.
+            self.loader.load_state_dict(before)
             return None
 
     def train_step(
