@@ -1,6 +1,7 @@
 """`minimind --help` answers at once; every verb has a help page."""
 
 import resource
+import shlex
 import subprocess
 import sys
 
@@ -67,3 +68,9 @@ def test_a_reader_that_has_seen_enough_causes_no_traceback():
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 141
+
+
+def test_a_closed_stdout_causes_no_traceback():
+    command = f"exec {shlex.quote(sys.executable)} -m minimind --version >&-"
+    shown = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
+    assert (shown.returncode, shown.stderr) == (0, "")

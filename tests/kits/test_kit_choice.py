@@ -6,6 +6,7 @@ import zipfile
 import pytest
 
 from minimind.data.instructions import medical_terms
+from minimind.errors import DataError
 from minimind.eval.tasks import sources
 from minimind.eval.tasks.base import Likelihood
 from minimind.kits import recipes
@@ -72,6 +73,18 @@ def test_settings_are_chosen_by_other_questions_than_the_page_asks(questions):
     assert not parts["test"] & parts["development"]
     assert 0.1 < len(parts["development"]) / len(parts["test"]) < 0.5
     assert all(part_of(q) == part for part, asked in parts.items() for q in asked)
+
+
+def test_few_rows_of_which_none_is_for_development_are_asked_all_the_same(tmp_path):
+    asked = [q for q in (f"{n}号病怎么办？" for n in range(30)) if part_of(q) == "test"][:6]
+    rows = [{"instruction": q, "output": f"吃{n}号药。"} for n, q in enumerate(asked)]
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), "utf-8")
+    items = KitQuestions(kit="k", files=(str(path),), share=1.0).items()
+    assert len(items) == 6
+    assert set(items[0].extra["premises"]) <= set(asked)
+    with pytest.raises(DataError, match="no development question"):
+        KitQuestions(kit="k", files=(str(path),), share=1.0, part="development").items()
 
 
 TERMS = (

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import tyro
-from rich.console import Console
 
 from minimind.errors import ConfigError
 
@@ -71,10 +70,11 @@ def main(argv: list[str]) -> int | None:
 
 def run_stages(config: QuickstartConfig, *, chat: Literal["auto", "yes", "no"]) -> int | None:
     """Do every stage, write the report, and open the chat; 130 when a signal ended it."""
+    from minimind.cli.console import SteadyConsole
     from minimind.quickstart.stages import Quickstart
     from minimind.quickstart.words import HONEST
 
-    console = Console()
+    console = SteadyConsole()
     try:
         done = Quickstart(config, console).run()
     except KeyboardInterrupt:

@@ -69,9 +69,10 @@ def _help() -> str:
 
 
 def _train(config: RunConfig, *, resume: bool) -> int | None:
+    from minimind.cli.console import SteadyConsole
     from minimind.train.run import run
 
-    console = Console()
+    console = SteadyConsole()
     directory = Path(config.out) / config.name
     console.print(
         f"{_purpose(config)} -> {directory}", markup=False, highlight=False, soft_wrap=True

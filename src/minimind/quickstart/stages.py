@@ -263,7 +263,8 @@ class Quickstart(Records):
         before, sft = load_run_config(self._layers), load_run_config(["sft"])
         ratio = before.data.sequence_length / sft.data.sequence_length
         flags: list[object] = ["--train.batch-rows", int(before.train.batch_rows * ratio)]
-        if rows := split.get("micro_batch_rows"):
+        if split:
+            rows = split.get("micro_batch_rows", before.train.micro_batch_rows)
             flags += _flags({**split, "micro_batch_rows": max(1, int(rows * ratio))})
         return flags
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,8 +71,8 @@ def recall_best(directory: Path, *, step: int) -> None:
     lowest = checkpoint.best_loss(directory)
     log = directory / "metrics.jsonl"
     for line in read_metrics(log) if log.exists() else []:
-        loss = line.get("validation_loss", math.nan)
-        if line["step"] == step and math.isfinite(loss) and (lowest is None or loss < lowest):
+        loss: float | None = line.get("validation_loss")  # null: it was not finite
+        if line["step"] == step and loss is not None and (lowest is None or loss < lowest):
             checkpoint.record_best(directory, step=step, validation_loss=loss)
 
 
