@@ -58,10 +58,10 @@ def main(argv: list[str] | None = None) -> int:
         try:
             return _run(argv)
         finally:
-            if sys.stdout is not None:  # started with it closed: `>&-`, pythonw
+            if sys.stdout:  # None where it was closed at the start: `>&-`, pythonw
                 sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left goes nowhere
         return EXIT_READER_GONE
 
 
