@@ -150,7 +150,7 @@ class Quickstart(Records):
     def _pretrain(self) -> StageRecord | None:
         plan = read_json(self._at("plan.json"))
         return self._train("pretrain", self._layers, [
-            *self._pretrain_flags(plan["micro-batch"]), "--train.steps", plan["pretrain steps"],
+            *self._pretrain_flags(plan.get("micro-batch", {})), "--train.steps", plan["pretrain steps"],
         ])  # fmt: skip
 
     def _sft(self) -> StageRecord | None:
@@ -160,7 +160,7 @@ class Quickstart(Records):
             "--data.train", self._at("data/sft.jsonl"), self._at("data/self.jsonl"),
             "--data.weights", *SFT_WEIGHTS,
             "--data.validation-share", QUESTIONS_HELD_OUT,
-            *self._sft_rows(plan["micro-batch"]),
+            *self._sft_rows(plan.get("micro-batch", {})),
             "--train.steps", plan["sft steps"],
         ])  # fmt: skip
 
