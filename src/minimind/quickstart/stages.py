@@ -150,7 +150,8 @@ class Quickstart(Records):
     def _pretrain(self) -> StageRecord | None:
         plan = read_json(self._at("plan.json"))
         return self._train("pretrain", self._layers, [
-            *self._pretrain_flags(plan.get("micro-batch", {})), "--train.steps", plan["pretrain steps"],
+            *self._pretrain_flags(plan.get("micro-batch", {})),
+            "--train.steps", plan["pretrain steps"],
         ])  # fmt: skip
 
     def _sft(self) -> StageRecord | None:
