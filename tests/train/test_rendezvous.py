@@ -21,8 +21,9 @@ def server():
 
 def join(server, rank, *, late=0.0, seconds=20.0):
     time.sleep(late)
-    store = dist.TCPStore("127.0.0.1", server.port, is_master=False)
-    ours = attempt_store(store, rank, SIZE, timeout=timedelta(seconds=seconds))
+    patience = timedelta(seconds=seconds)  # of a `get`, too: one rank may be met and another not
+    store = dist.TCPStore("127.0.0.1", server.port, is_master=False, timeout=patience)
+    ours = attempt_store(store, rank, SIZE, timeout=patience)
     stale = ours.check([f"address/{rank}"])
     ours.set(f"address/{rank}", f"{rank}")
     met = [ours.get(f"address/{other}").decode() for other in range(SIZE)]
