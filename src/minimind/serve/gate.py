@@ -33,14 +33,22 @@ class Gate:
         """Serve one request."""
         if scope["type"] != "http":
             return
-        status = CLIENT_LEFT
+        status, uncounted = CLIENT_LEFT, True
         request_id = f"req_{secrets.token_hex(16)}".encode()
+
+        def count() -> None:
+            nonlocal uncounted
+            if uncounted:
+                uncounted = False
+                self._server.metrics.answered(_route(scope["path"]), status)
 
         async def counted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["x-request-id"] = request_id.decode()
+            elif not message.get("more_body", False):
+                count()  # before its last byte: who has an answer finds it counted
             await send(message)
 
         try:
@@ -56,7 +64,7 @@ class Gate:
             if status == CLIENT_LEFT:  # nothing was sent so far
                 await error_response(internal_error())(scope, receive, counted)
         finally:
-            self._server.metrics.answered(_route(scope["path"]), status)
+            count()
 
     def _refusal(self, path: str, headers: Headers) -> ApiError | None:
         allowed = self._server.settings.allowed_hosts
