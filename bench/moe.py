@@ -117,7 +117,7 @@ LOOPS = {"loop": loop_of_transformers, "masks": MaskedExperts}
 def configs(shape: str) -> dict[str, ModelConfig]:
     """Return the model of each arm."""
     if shape == "small":
-        from recipe import EXPERT_SHAPES
+        from recipe_arms import EXPERT_SHAPES
 
         base = replace(load_model_config("nano"), vocab_size=6144)
         names = ("moe", "dense-26m", "dense-64m")
@@ -141,10 +141,17 @@ def build(name: str, config: ModelConfig, *, block: bool) -> Any:
     if block:
         model = nn.ModuleDict({"mlp": model.get_submodule("model.layers.0.mlp")})
     if name in LOOPS:
-        for path, module in list(model.named_modules()):
-            if isinstance(module, Experts):
-                replace_module(model, path, LOOPS[name](module, config))
+        replace_experts(model, config, LOOPS[name])
     return model
+
+
+def replace_experts(
+    model: nn.Module, config: ModelConfig, loop: Callable[[Experts, ModelConfig], nn.Module]
+) -> None:
+    """Put a loop with the same weights in the place of all experts of a model."""
+    for path, module in list(model.named_modules()):
+        if isinstance(module, Experts):
+            replace_module(model, path, loop(module, config))
 
 
 def block_loss(model: nn.Module, x_BTD: Tensor) -> Loss:

@@ -8,9 +8,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
-from minimind.config import RunConfig
+from minimind.config import DataConfig, RunConfig
 
 SCHEDULE_STEPS = 1000
 """Resolution of the schedule over the budget."""
@@ -29,6 +30,7 @@ class TimedRun:
         then: share of the budget, and the run whose rows are read from there on.
         averages: decays of running means of the weights that are measured as well.
         float8: round the layers' products to 8 bits, emulated.
+        held_out: what `validate` reads; None: the held-out text of what is trained on.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class TimedRun:
         then: tuple[float, RunConfig] | None = None,
         averages: Sequence[float] = (),
         float8: bool = False,
+        held_out: DataConfig | None = None,
     ) -> None:
         from minimind.train import NextToken, Trainer, build_optimizer, build_schedule
         from minimind.train.average import WeightAverage
@@ -52,6 +55,7 @@ class TimedRun:
         self.config, self.tokenizer, self.seconds = config, tokenizer, seconds
         self._clock = time.perf_counter if clock == "wall" else time.process_time
         self.steps, self.tokens, self._then = steps, tokens, then
+        self._held_out = replace(held_out or config.data, pack=True, document_mask=True)
         self.elapsed, self.computed, self._since, self._padding = 0.0, 0.0, 0.0, 0
         self._batches = self._read(config)
         model = fresh_model(config).to(pick_device(config.train))
@@ -142,33 +146,53 @@ class TimedRun:
 
     def validate(self, n_bytes: int) -> dict[str, float]:
         """Return bits per byte of the held-out text, packed with boundaries for every arm."""
-        from minimind.data import validation_batches
-        from minimind.train.hooks import evaluate, text_bytes, token_byte_lengths
+        from minimind.train.hooks import evaluate
 
-        packed = replace(self.config.data, pack=True, document_mask=True)
-        lengths = token_byte_lengths(self.tokenizer)
-        # Batches come in a fixed order of documents, whatever the tokenizer: the first `n_bytes`.
-        rows = n_bytes // packed.sequence_length
-        batches, sizes = [], []
-        for batch in validation_batches(packed, self.tokenizer, rows=rows, micro_batch_rows=4):
-            if sum(sizes) >= n_bytes:
-                break
-            batches.append(batch)
-            sizes.append(text_bytes(batch, lengths))
+        batches, size = self._held_out_batches(self._held_out, n_bytes)
         tokens = sum(batch.learnt_tokens for batch in batches)
-        figures = evaluate(self.trainer, batches, text_bytes=sum(sizes))
+        figures = evaluate(self.trainer, batches, text_bytes=size)
         return {
             "bits_per_byte": figures["bits_per_byte"],
-            "held_out_bytes": sum(sizes),
-            "bytes_per_token": sum(sizes) / tokens,
+            "held_out_bytes": size,
+            "bytes_per_token": size / tokens,
             **self._loads(batches),
             **{
                 f"bits_per_byte_mean_{decay:g}": evaluate(
-                    self.trainer, batches, text_bytes=sum(sizes), model=average.model
+                    self.trainer, batches, text_bytes=size, model=average.model
                 )["bits_per_byte"]
                 for decay, average in self._averages.items()
             },
         }
+
+    def validate_sources(self, n_bytes: int) -> dict[str, float]:
+        """Return bits per byte of each file's own held-out text, at most `n_bytes` of each."""
+        from minimind.train.hooks import evaluate
+
+        figures = {}
+        for file in self._held_out.train:
+            alone = replace(self._held_out, train=(file,), weights=None)
+            batches, size = self._held_out_batches(alone, n_bytes)
+            if batches:
+                name = f"bits_per_byte_of_{Path(file).name.split('.')[0]}"
+                found = evaluate(self.trainer, batches, text_bytes=size)
+                figures[name] = found["bits_per_byte"]
+        return figures
+
+    def _held_out_batches(self, data: DataConfig, n_bytes: int) -> tuple[list[Any], int]:
+        """Return the first `n_bytes` or so of held-out text, and how many they are."""
+        from minimind.data import validation_batches
+        from minimind.train.hooks import text_bytes, token_byte_lengths
+
+        lengths = token_byte_lengths(self.tokenizer)
+        # Batches come in a fixed order of documents, whatever the tokenizer: the first `n_bytes`.
+        rows = max(1, n_bytes // data.sequence_length)
+        batches, sizes = [], []
+        for batch in validation_batches(data, self.tokenizer, rows=rows, micro_batch_rows=4):
+            if sum(sizes) >= n_bytes:
+                break
+            batches.append(batch)
+            sizes.append(text_bytes(batch, lengths))
+        return batches, sum(sizes)
 
     def _loads(self, batches: list[Any]) -> dict[str, float]:
         """Return how unevenly held-out tokens fall on experts: the worst layer, and the mean."""
