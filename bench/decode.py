@@ -2,6 +2,7 @@
 
     python bench/decode.py                       everything that is installed, 64m, 128 + 256 tokens
     python bench/decode.py --systems minimind transformers --precisions fp32 --rounds 5
+    python bench/decode.py --model moe --systems minimind "minimind compiled" loop transformers
     python bench/decode.py --json > decode.json
 
 Weights are random: speed doesn't depend on them. Greedy, nothing ends an answer early, tokens/s are
@@ -11,7 +12,8 @@ of the weights that a token reads (the embedding once, as output matrix), over t
 is measured in the same turns. The keys and values are not counted.
 
 "minimind" is our torch backend, eager or compiled (`--compile` of chat, generate and serve);
-"backend" is our llama.cpp backend, "llama.cpp" the server inside the xllamacpp wheel.
+"backend" is our llama.cpp backend, "llama.cpp" the server inside the xllamacpp wheel. "loop", for a
+mixture: our torch backend, eager, with transformers' Python loop over experts in place of ours.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ SCRIPT = Path(__file__).resolve()
 PRECISIONS = {
     "minimind": ("fp32", "bf16", "int8", "int4"),
     "minimind compiled": ("fp32", "bf16", "int8", "int4"),
+    "loop": ("fp32", "bf16"),
     "transformers": ("fp32", "bf16"),
     "llama.cpp": ("f16", "q8_0", "q4_0"),
     "backend": ("f16", "q8_0", "q4_0"),
@@ -47,7 +50,7 @@ class Args:
     """What to measure."""
 
     model: str = "64m"
-    systems: tuple[str, ...] = tuple(PRECISIONS)
+    systems: tuple[str, ...] = tuple(name for name in PRECISIONS if name != "loop")
     precisions: tuple[str, ...] = ("fp32", "bf16", "int8", "int4", "f16", "q8_0", "q4_0")
     prompt: int = 128
     new: int = 256
@@ -96,8 +99,8 @@ def answer_burst(
 
     ids = torch.randint(16, 4000, (prompt,), generator=torch.Generator().manual_seed(0)).tolist()
     makers = {
-        "minimind": minimind, "minimind compiled": minimind, "transformers": transformers,
-        "llama.cpp": llama_cpp, "backend": backend,
+        "minimind": minimind, "minimind compiled": minimind, "loop": minimind,
+        "transformers": transformers, "llama.cpp": llama_cpp, "backend": backend,
     }  # fmt: skip
     answer, weight_bytes = makers[system](system, precision, Path(files), ids, new)
     answer()
@@ -133,9 +136,15 @@ def minimind(
         quantize_model(model, precision)
     if system.endswith("compiled"):
         model.set_compiled_decoding()
+    weight_bytes = bytes_read_per_token(model)
+    if system == "loop":
+        from moe import loop_of_transformers, replace_experts
+
+        replace_experts(model, model.config, loop_of_transformers)
+        model.to(dtype)
     engine = Engine(model)
     params = SamplingParams(temperature=0, repetition_penalty=1.0, max_new_tokens=new)
-    return lambda: sum(1 for _ in engine.stream(ids, params)), bytes_read_per_token(model)
+    return lambda: sum(1 for _ in engine.stream(ids, params)), weight_bytes
 
 
 def transformers(

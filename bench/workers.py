@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 from minimind.cli.huge_pages import TUNABLE, helps
@@ -29,6 +30,7 @@ class Worker:
     """
 
     def __init__(self, script: Path, payload: dict[str, Any], *, huge_pages: bool = False) -> None:
+        self._payload = payload
         tunables = {"GLIBC_TUNABLES": TUNABLE} if huge_pages and helps() else {}
         self._process = subprocess.Popen(
             [sys.executable, str(script), "--worker", json.dumps(payload)],
@@ -42,8 +44,11 @@ class Worker:
     def burst(self) -> dict[str, float]:
         """Run one burst and return its figures."""
         assert self._process.stdin is not None
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write("go\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
         return self._read()
 
     def close(self) -> None:
@@ -56,8 +61,13 @@ class Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"a worker ended early (exit code {self._process.wait()})")
+            raise self._ended()
         return json.loads(line)
+
+    def _ended(self) -> SystemExit:
+        code = self._process.wait()
+        why = ": killed, likely for memory; measure fewer at a time" if code == -SIGKILL else ""
+        return SystemExit(f"the worker {self._payload} ended early (exit code {code}{why})")
 
 
 def serve(burst: Burst, *, ready: dict[str, float]) -> None:
