@@ -91,3 +91,42 @@ def test_the_embedded_sources_are_small():
     sources = select(["embedded"])
     assert len(sources) == 8
     assert all(isinstance(is_cached(source), bool) for source in sources)
+
+
+def planned(out, *, minutes=10.0, taken=None):
+    """A quickstart whose plan gave pretraining 300 s, and which took `taken` for it."""
+    from rich.console import Console
+
+    from minimind.eval.results import StageRecord, write_json
+
+    quickstart = Quickstart(QuickstartConfig(out=out, minutes=minutes), Console(quiet=True))
+    seconds = {"pretrain": 300.0, "sft": 80.0, "preferences": 40.0, "dpo": 30.0, "evaluation": 50.0}
+    write_json(out / "plan.json", {"pretrain steps": 600, "sft steps": 160, "problems": 400,
+                                   "micro-batch": {}, "seconds": seconds})  # fmt: skip
+    write_json(out / "spent.json", {"data": 100.0, "pretrain": taken})
+    record = StageRecord(name="pretrain", seconds=taken, steps=600)
+    quickstart.stages = quickstart.stages.adding(record)
+    return quickstart
+
+
+def test_what_pretraining_took_too_much_the_later_stages_give_back(tmp_path):
+    (tmp_path / "slow").mkdir()
+    slow = planned(tmp_path / "slow", taken=400.0)  # 100 of the 200 s of the others are left
+    plan = slow._catch_up()
+    assert plan["caught up"] == pytest.approx(0.5)
+    assert plan["seconds"]["sft"] == pytest.approx(40.0)
+    assert plan["sft steps"] == 60  # 40 s at the 1.5 steps a second that pretraining really did
+    assert plan["problems"] == 200
+    assert slow._catch_up() == plan  # once: a stage that goes on keeps its length
+
+    (tmp_path / "fast").mkdir()
+    assert planned(tmp_path / "fast", taken=250.0)._catch_up()["seconds"]["sft"] == 100.0
+
+
+def test_a_short_speedrun_leaves_evaluation_what_it_takes():
+    from minimind.quickstart.config import LONG_SHARE, SHARE, speedrun_shares
+
+    assert speedrun_shares(8) == SHARE
+    assert sum(speedrun_shares(30).values()) == pytest.approx(1)
+    for name, share in speedrun_shares(24 * 60).items():
+        assert share == pytest.approx(LONG_SHARE[name], abs=0.01)

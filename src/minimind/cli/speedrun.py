@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int | None:
         )
     import torch
 
-    from minimind.quickstart.config import LONG_SHARE, QuickstartConfig
+    from minimind.quickstart.config import QuickstartConfig, speedrun_shares
     from minimind.settings import load_model_config
 
     if not (torch.cuda.is_available() or args.without_gpu):
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int | None:
         model=args.model,
         layers=("speedrun",) if torch.cuda.is_available() else (),
         tokenizer=args.tokenizer,
-        shares=LONG_SHARE,
+        shares=speedrun_shares(minutes),
         sources=args.sources,
         data=args.data,
         vocab_size=load_model_config(args.model).vocab_size,

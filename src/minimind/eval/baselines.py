@@ -81,8 +81,16 @@ def compressors(
     *,
     names: Sequence[str] = ("zstd", "xz"),
     group: str = "source",
+    most_bytes: int = MAX_TRAINING_BYTES,
 ) -> dict[str, Measure]:
     """Measure bits per byte of compressors that know the training text, by compressor.
+
+    Args:
+        training: the texts that the model was trained on.
+        documents: held-out ones.
+        names: of `zstd` and `xz`.
+        group: the key of `Document.meta` by which the figures are also given.
+        most_bytes: of the training text only so many, its end; the measures' notes say so.
 
     Raises:
         DataError: there is no held-out text, or a name is not `zstd` or `xz`.
@@ -91,7 +99,7 @@ def compressors(
     if unknown := set(names) - set(_COMPRESSORS):
         raise DataError(f"compressor {min(unknown)!r}: there are {', '.join(_COMPRESSORS)}")
     text = utf8("\n".join(training))
-    cut = text[-MAX_TRAINING_BYTES:]
+    cut = text[-most_bytes:]
     note = "" if len(cut) == len(text) else f"; only the last {len(cut):,} bytes of training text"
     held_out: dict[str, list[Document]] = {}
     for document in documents:
@@ -107,24 +115,25 @@ def compressors(
 
 
 def start_compressors(
-    training: Sequence[str], documents: Sequence[Document], *, group: str = "source"
-) -> Future[dict[str, Measure]]:
+    training: Sequence[str], documents: Sequence[Document], *, group: str = "source",
+    most_bytes: int = MAX_TRAINING_BYTES,
+) -> Future[dict[str, Measure]]:  # fmt: skip
     """Start `compressors` in a process of its own, at low priority; the result comes later.
 
     `future.result()` waits for it and raises what it raised.
     """
     executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-    future = executor.submit(_niced, list(training), list(documents), group)
+    future = executor.submit(_niced, list(training), list(documents), group, most_bytes)
     executor.shutdown(wait=False)
     return future
 
 
 def _niced(
-    training: Sequence[str], documents: Sequence[Document], group: str
+    training: Sequence[str], documents: Sequence[Document], group: str, most_bytes: int
 ) -> dict[str, Measure]:
     if hasattr(os, "nice"):  # absent on Windows
         os.nice(10)
-    return compressors(training, documents, group=group)
+    return compressors(training, documents, group=group, most_bytes=most_bytes)
 
 
 def _zstd(training: bytes, streams: Sequence[bytes]) -> list[int]:

@@ -11,27 +11,20 @@ Nothing trains here: a stage does what the command that it prints does. What is 
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
-
-from rich.console import Console
 
 from minimind.config import TrainConfig
-from minimind.eval.results import StageRecord, read_json, write_json
-from minimind.quickstart.config import (
-    PROBLEMS_PER_SECOND,
-    QUESTIONS_HELD_OUT,
-    SFT_WEIGHTS,
-    TEXT_HELD_OUT,
-)
-from minimind.quickstart.records import Records
+from minimind.eval.results import StageRecord, read_json
+from minimind.quickstart.config import QUESTIONS_HELD_OUT, SFT_WEIGHTS, TEXT_HELD_OUT
+from minimind.quickstart.planning import Planning
 from minimind.quickstart.words import WHY
 
 
-class Quickstart(Records):
+class Quickstart(Planning):
     """Does the stages that are not done yet."""
 
     def run(self) -> bool:
@@ -69,6 +62,7 @@ class Quickstart(Records):
                 return False
             self.stages = self.stages.adding(replace(record, seconds=seconds))
             self.stages.save(self.out / "stages.json")
+        self._say_budget()
         return True
 
     # ------------------------------------------------------------ the stages
@@ -126,27 +120,6 @@ class Quickstart(Records):
         }
         return self._done("tokenizer", details)
 
-    def _plan(self) -> StageRecord:
-        """Time real steps (they fill torch.compile's cache too) and divide what time is left."""
-        split = self._split()
-        if self.config.steps is None:
-            rate, step_seconds = self._measured(split)
-            left = max(30.0, self.config.minutes * 60 - self._spent_so_far())
-            share = self.config.shares
-            steps = max(20, int(left * share["pretrain"] / step_seconds))
-            sft_steps = max(10, int(left * share["sft"] / step_seconds))
-            problems = max(120, int(left * share["preferences"] * PROBLEMS_PER_SECOND))
-        else:
-            rate, steps, sft_steps, problems = 0, self.config.steps, self.config.steps, 120
-        details = {
-            "tokens per second": round(rate),
-            "pretrain steps": steps,
-            "sft steps": sft_steps,
-            "problems": problems,
-        }
-        write_json(self._at("plan.json"), {**details, "micro-batch": split})
-        return self._done("plan", details)
-
     def _pretrain(self) -> StageRecord | None:
         plan = read_json(self._at("plan.json"))
         return self._train("pretrain", self._layers, [
@@ -155,7 +128,7 @@ class Quickstart(Records):
         ])  # fmt: skip
 
     def _sft(self) -> StageRecord | None:
-        plan = read_json(self._at("plan.json"))
+        plan = self._catch_up()
         return self._train("sft", ("sft",), [
             "--init.checkpoint", self._at("pretrain"),
             "--data.train", self._at("data/sft.jsonl"), self._at("data/self.jsonl"),
@@ -211,7 +184,11 @@ class Quickstart(Records):
     def _evaluation(self) -> StageRecord:
         from minimind.quickstart.evaluation import evaluate
 
-        evaluation = evaluate(self.out, say=self._say, seed=self.config.seed)
+        planned = read_json(self._at("plan.json")).get("seconds", {})
+        evaluation = evaluate(
+            self.out, say=self._say, seed=self.config.seed,
+            seconds=planned.get("evaluation", math.inf),
+        )  # fmt: skip
         evaluation.save(self._at("eval.json"))
         self._fill_in_figures(evaluation)
         return self._done("evaluation", {"measures": sum(map(len, evaluation.results.values()))})
@@ -239,71 +216,3 @@ class Quickstart(Records):
             name=name, seconds=0, tokens=int(last["tokens"]), steps=int(last["step"]),
             figure="training loss", before=lines[0]["loss"], after=last["loss"],
         )  # fmt: skip
-
-    @property
-    def _layers(self) -> tuple[str, ...]:
-        return ("pretrain", self.config.model, *self.config.layers)
-
-    def _split(self) -> dict[str, Any]:
-        """Return the settings of a micro-batch that fits the device; none where the preset's do."""
-        from minimind.settings import load_run_config
-        from minimind.train.fit import fitted
-
-        config = load_run_config(self._layers, ["--model.vocab-size", str(self.config.vocab_size)])
-        train = fitted(config).train
-        names = ("micro_batch_rows", "gradient_checkpointing")
-        return {
-            name: getattr(train, name) for name in names
-            if getattr(train, name) != getattr(config.train, name)
-        }  # fmt: skip
-
-    def _sft_rows(self, split: Mapping[str, Any]) -> list[object]:
-        """As many tokens a step as in pretraining, where the plan's seconds a step come from."""
-        from minimind.settings import load_run_config
-
-        before, sft = load_run_config(self._layers), load_run_config(["sft"])
-        ratio = before.data.sequence_length / sft.data.sequence_length
-        flags: list[object] = ["--train.batch-rows", int(before.train.batch_rows * ratio)]
-        if split:
-            rows = split.get("micro_batch_rows", before.train.micro_batch_rows)
-            flags += _flags({**split, "micro_batch_rows": max(1, int(rows * ratio))})
-        return flags
-
-    def _pretrain_flags(self, split: Mapping[str, Any]) -> list[object]:
-        return [
-            *_flags(split),
-            "--model.vocab-size", self.config.vocab_size,
-            "--init.tokenizer", self._at("tokenizer"),
-            "--data.train", self._at("data/pretrain"),
-            "--data.validation-share", TEXT_HELD_OUT,
-        ]  # fmt: skip
-
-    def _measured(self, split: Mapping[str, Any]) -> tuple[float, float]:
-        """Return tokens per second and seconds per step of a few real pretraining steps."""
-        from statistics import median
-
-        from minimind.settings import load_run_config
-        from minimind.train.metrics import read_metrics
-        from minimind.train.run import run
-
-        trial = self.out / ".trial"
-        shutil.rmtree(trial, ignore_errors=True)
-        flags = [*self._pretrain_flags(split), "--train.steps", 14, "--log.every", 1,
-                 "--log.validate-rows", 16, "--name", trial.name, "--out", self.out]  # fmt: skip
-        config = load_run_config(self._layers, list(map(str, flags)))
-        result = run(config, console=Console(quiet=True))
-        if result.stopped_by is not None:
-            raise KeyboardInterrupt
-        lines = [r for r in read_metrics(trial / "metrics.jsonl") if "tokens_per_second" in r]
-        shutil.rmtree(trial)
-        rate = median(line["tokens_per_second"] for line in lines[4:])
-        return rate, config.train.batch_rows * config.data.sequence_length / rate
-
-
-def _flags(settings: Mapping[str, Any]) -> list[object]:
-    """Return training settings as the flags that a command would have."""
-    return [
-        word
-        for name, value in settings.items()
-        for word in (f"--train.{name.replace('_', '-')}", value)
-    ]
