@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from listener import Listener
+from listener import PATIENCE, Listener
 from transformers import AutoModelForCausalLM
 
 import minimind
@@ -183,9 +183,11 @@ def test_a_bias_forbids_and_forces_tokens(backend):
 
 
 def test_a_cancelled_request_frees_its_slot_at_once(backend):
-    running = [Listener(backend, row, ENDLESS) for row in prompts(2, 3, 4)]
+    go_on = threading.Event()
+    running = [Listener(backend, row, ENDLESS, until=go_on) for row in prompts(2, 3, 4)]
     waiting = Listener(backend, [20], GREEDY)
     running[1].generation.cancel()
+    go_on.set()
     assert running[1].end == "cancelled"
     assert running[1].events[-1].token is None
     assert waiting.end == "length"
@@ -201,7 +203,7 @@ def test_a_cancelled_request_frees_its_slot_at_once(backend):
 
 def test_a_full_queue_refuses_and_then_takes_again(backend):
     held = threading.Event()
-    first = backend.submit([20], GREEDY, lambda event: held.wait(60) and None)
+    first = backend.submit([20], GREEDY, lambda event: held.wait(PATIENCE) and None)
     accepted = [Listener(backend, [30 + i], GREEDY) for i in range(6)]
     with pytest.raises(QueueFullError, match=r"slots 3, queue 4.*try again later"):
         backend.submit([20], GREEDY, print)
@@ -241,7 +243,7 @@ def test_stats_count(backend):
 def test_closing_finishes_what_was_accepted(kind, files):
     backend = start(kind, files)
     accepted = [Listener(backend, [20 + i], GREEDY) for i in range(6)]
-    backend.close(drain_seconds=60)
+    backend.close(drain_seconds=PATIENCE)
     assert [listener.events[-1].end for listener in accepted] == ["length"] * 6
     with pytest.raises(BackendClosedError):
         backend.submit([20], GREEDY, print)
@@ -251,9 +253,16 @@ def test_closing_finishes_what_was_accepted(kind, files):
 @pytest.mark.parametrize("kind", KINDS)
 def test_closing_without_patience_cancels(kind, files):
     backend = start(kind, files)
-    accepted = [Listener(backend, [20 + i], ENDLESS) for i in range(6)]
-    while not accepted[0].events:
-        time.sleep(0.001)
+    all_in = threading.Event()
+
+    def close(event):  # as soon as something runs, before any of them can be done
+        all_in.wait(PATIENCE)
+        backend.close()
+
+    backend.submit([20], ENDLESS, close)
+    accepted = [Listener(backend, [21 + i], ENDLESS) for i in range(5)]
+    all_in.set()
+    assert [listener.end for listener in accepted] == ["cancelled"] * 5
     backend.close()
-    assert [listener.events[-1].end for listener in accepted] == ["cancelled"] * 6
-    assert len(accepted[0].ids) < CONTEXT - 1
+    with pytest.raises(BackendClosedError):
+        backend.submit([20], GREEDY, print)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -16,6 +18,7 @@ import torch
 
 from doubles import byte_tokenizer, tiny_config
 from minimind import checkpoint
+from minimind.inference.backend import TokenEvent
 from minimind.model import CausalLM
 from minimind.serve.loading import Loader, LoadSettings
 from minimind.serve.registry import Registry
@@ -32,6 +35,10 @@ WEATHER = {
 }
 COUNTED = "一二三四五六七八九十"
 STORY = "从前有座山，山里有座庙。"
+PATIENCE = 300.0
+"""Seconds that a test waits at most: ten programs may share this machine's two cores."""
+HTTP = httpx.Client(timeout=PATIENCE, limits=httpx.Limits(max_keepalive_connections=0))
+"""A connection for each request; httpx's own functions give up after five seconds."""
 CALL = {"name": "weather", "arguments": {"city": "北京"}}
 
 
@@ -97,6 +104,33 @@ def teach(
     assert loss.item() < at_most, f"the double did not learn its lines: {loss.item():.2f}"
 
 
+class Paced:
+    """A real backend whose thread sleeps after each token, as a slow machine's would.
+
+    A small model is done before a test that was not given a processor looks again. At a pace that
+    can be changed while it runs, what "is running" stays so for as long as the test needs.
+    """
+
+    def __init__(self, backend: Any, *, per_second: float) -> None:
+        self._backend, self.per_second = backend, per_second
+        self.kind, self.context_length = backend.kind, backend.context_length
+        self.stats, self.close = backend.stats, backend.close
+
+    def submit(self, prompt: Any, params: Any, on_event: Any) -> Any:
+        def slowly(event: TokenEvent) -> None:
+            time.sleep(1 / self.per_second)
+            on_event(event)
+
+        return self._backend.submit(prompt, params, slowly)
+
+
+def paced(registry: Registry, *, per_second: float) -> Registry:
+    return Registry({
+        model.id: dataclasses.replace(model, backend=Paced(model.backend, per_second=per_second))
+        for model in registry
+    })  # fmt: skip
+
+
 class Running:
     """A real server (uvicorn, a socket, a thread of its own) in this process."""
 
@@ -109,7 +143,7 @@ class Running:
         self.in_time: bool | None = None
         self._thread = threading.Thread(target=self._run, args=(listening, settings), daemon=True)
         self._thread.start()
-        assert self._ready.wait(60)
+        assert self._ready.wait(PATIENCE)
 
     def _run(self, listening: Listening, settings: ServeSettings) -> None:
         async def main() -> bool:
@@ -123,16 +157,21 @@ class Running:
         return self.service.server
 
     def client(self, **options) -> openai.OpenAI:
-        options = {"api_key": "none", "max_retries": 0, "timeout": 60} | options
+        options = {"api_key": "none", "max_retries": 0, "timeout": PATIENCE} | options
         return openai.OpenAI(base_url=self.url, **options)
 
     def stats(self):
         (served,) = self.registry
         return served.backend.stats()
 
-    def wait_for(self, wanted, *, seconds: float = 30) -> None:
+    def pace(self, per_second: float) -> None:
+        """Change how many tokens a second a request gets; for servers that are `paced`."""
+        for served in self.registry:
+            served.backend.per_second = per_second
+
+    def wait_for(self, wanted) -> None:
         """Wait until `wanted(stats)`."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + PATIENCE
         while not wanted(self.stats()):
             assert time.monotonic() < deadline, self.stats()
             time.sleep(0.01)
@@ -142,7 +181,7 @@ class Running:
         self.service.stop()
 
     def join(self) -> None:
-        self._thread.join(60)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
 
 
@@ -152,12 +191,15 @@ def running(
     *,
     slots: int = 4,
     queue: int = 16,
+    per_second: float | None = None,
     listening: Listening | None = None,
     **settings,
 ) -> Iterator[Running]:
-    """Serve a checkpoint as `mini`."""
+    """Serve a checkpoint as `mini`; with `per_second`, `Paced`."""
     load = LoadSettings(slots=slots, queue=queue)
     registry = Loader(load).load([f"mini={path}"], [])
+    if per_second is not None:
+        registry = paced(registry, per_second=per_second)
     server = Running(registry, listening or Listening(), ServeSettings(**settings))
     try:
         yield server

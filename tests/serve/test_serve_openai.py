@@ -8,10 +8,12 @@ import httpx
 import openai
 import pytest
 import torch
-from serve_doubles import CALL, COUNTED, STORY, WEATHER, endless, events_of
+from serve_doubles import CALL, COUNTED, HTTP, PATIENCE, STORY, WEATHER, endless, events_of
 
 from minimind.checkpoint import load
 from minimind.inference import Engine, SamplingParams
+from minimind.serve.app import create_app
+from minimind.serve.server import Server, ServeSettings
 
 WHO = [{"role": "user", "content": "你是谁？"}]
 COUNT = [{"role": "user", "content": "数到十"}]
@@ -82,7 +84,7 @@ def test_a_stream_is_openais(client, server):
         "stop"
     ]
     assert all(chunk.usage is None for chunk in chunks)
-    with httpx.stream("POST", server.url + "/chat/completions", json=endless(3, stream=True)) as r:
+    with HTTP.stream("POST", server.url + "/chat/completions", json=endless(3, stream=True)) as r:
         assert r.headers["content-type"].startswith("text/event-stream")
         *events, last = events_of(r)
     assert last == "[DONE]"
@@ -96,7 +98,7 @@ def test_a_streams_usage_comes_last_and_is_null_before(client, server):
     assert last.choices == []
     assert last.usage.completion_tokens == 5
     assert last.usage.total_tokens == last.usage.prompt_tokens + 5
-    with httpx.stream("POST", server.url + "/chat/completions", json=body) as response:
+    with HTTP.stream("POST", server.url + "/chat/completions", json=body) as response:
         *events, _, _ = events_of(response)
     assert all(event["usage"] is None for event in events)
 
@@ -382,7 +384,7 @@ def test_16_concurrent_requests_of_the_async_client(server, client):
     ]
 
     async def ask_all():
-        async with openai.AsyncOpenAI(base_url=server.url, api_key="-", timeout=60) as many:
+        async with openai.AsyncOpenAI(base_url=server.url, api_key="-", timeout=PATIENCE) as many:
 
             async def one(seed):
                 if seed % 2:
@@ -401,12 +403,14 @@ def test_16_concurrent_requests_of_the_async_client(server, client):
 
 
 def test_metrics_and_health(client, server):
-    chat(client)
-    health = httpx.get(server.root + "/health")
+    server.wait_for(lambda stats: stats.running == 0)  # of an earlier test whose client left
+    for _ in range(2):  # the second one from the cache
+        chat(client)
+    health = HTTP.get(server.root + "/health")
     assert (health.status_code, health.json()) == (200, {"status": "ready", "models": ["mini"]})
     from prometheus_client.parser import text_string_to_metric_families as read
 
-    text = httpx.get(server.root + "/metrics").text
+    text = HTTP.get(server.root + "/metrics").text
     values = {
         (sample.name, sample.labels.get("status", sample.labels.get("le", ""))): sample.value
         for family in read(text)
@@ -423,3 +427,37 @@ def test_metrics_and_health(client, server):
     mean = values["minimind_time_to_first_token_seconds_sum", ""] / first
     assert 0 < mean < 60
     assert math.isfinite(values["minimind_time_per_token_seconds_sum", ""])
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_who_has_an_answer_finds_it_in_the_metrics(server, stream):
+    """OpenAI's client takes a stream's `[DONE]` for its end: nothing may be counted after it."""
+    own, seen = Server(ServeSettings()), []  # `server` answers on the event loop of its thread
+    own.ready(server.registry)
+    app = create_app(own)
+
+    def counted():
+        value = own.metrics.registry.get_sample_value
+        return [
+            value("minimind_requests_total", {"route": "/v1/chat/completions", "status": "200"}),
+            value("minimind_request_seconds_count", {"model": "mini"}),
+        ]
+
+    async def looking(scope, receive, send):
+        async def look(message):
+            body = message.get("body", b"")
+            if b"[DONE]" in body or b'"usage"' in body:
+                seen.append(counted())
+            await send(message)
+
+        await app(scope, receive, look)
+
+    transport = httpx.ASGITransport(app=looking)
+
+    async def ask():
+        async with httpx.AsyncClient(transport=transport, base_url=server.url) as http:
+            answer = await http.post("/chat/completions", json=endless(3, stream=stream))
+            assert answer.status_code == 200
+
+    asyncio.run(ask())
+    assert seen == [[1, 1]]

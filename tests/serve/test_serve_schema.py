@@ -2,13 +2,12 @@
 
 import copy
 
-import httpx
 import jsonschema_rs
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.config import SchemathesisConfig
-from serve_doubles import endless, events_of
+from serve_doubles import HTTP, endless, events_of
 
 POSTS = {"/v1/chat/completions": "ChatCompletionRequest", "/v1/completions": "CompletionRequest"}
 # A request may fit its schema and still be too long, or ask for a stream's usage without a stream:
@@ -20,7 +19,7 @@ CONFIG = {
 
 @pytest.fixture(scope="module")
 def document(server):
-    return httpx.get(server.root + "/openapi.json").json()
+    return HTTP.get(server.root + "/openapi.json").json()
 
 
 def schema_for(document: dict, *, names: dict | None = None):
@@ -92,12 +91,12 @@ def test_streams_fit_the_clients_types(server):
     from openai.types.chat import ChatCompletionChunk
 
     options = {"stream": True, "stream_options": {"include_usage": True}}
-    with httpx.stream("POST", server.url + "/chat/completions", json=endless(3, **options)) as r:
+    with HTTP.stream("POST", server.url + "/chat/completions", json=endless(3, **options)) as r:
         *chunks, _ = events_of(r)
     for chunk in chunks:
         ChatCompletionChunk.model_validate(chunk, strict=True)
     text = {"model": "mini", "prompt": "a", "max_tokens": 3, "logprobs": 2, **options}
-    with httpx.stream("POST", server.url + "/completions", json=text) as response:
+    with HTTP.stream("POST", server.url + "/completions", json=text) as response:
         *chunks, _, _ = events_of(response)
     for chunk in chunks:
         filled = [choice | {"finish_reason": choice["finish_reason"] or "stop"}

@@ -7,7 +7,8 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "serve"))  # serve_doubles: servers in this process
 
-from ui_doubles import PagesBehind, need, paced, serving, train_to_chat
+from serve_doubles import paced
+from ui_doubles import PagesBehind, need, serving, train_to_chat
 
 from browser_doubles import open_chromium
 from minimind.serve.loading import Loader, LoadSettings

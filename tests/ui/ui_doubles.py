@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib.util
 import threading
 import time
@@ -16,7 +15,6 @@ import torch
 
 from doubles import tiny_config
 from minimind import checkpoint
-from minimind.inference.backend import TokenEvent
 from minimind.model import CausalLM
 from minimind.serve.registry import Registry
 from minimind.serve.run import Listening
@@ -81,30 +79,6 @@ def train_to_chat(directory: Path, *, steps: int = 220) -> Path:
     return checkpoint.save(directory, model=model.eval(), tokenizer=tokenizer)
 
 
-class Paced:
-    """A real backend whose thread sleeps after each token, as a slow machine's would."""
-
-    def __init__(self, backend: Any, *, per_second: float) -> None:
-        self._backend, self._seconds = backend, 1 / per_second
-        self.kind, self.context_length = backend.kind, backend.context_length
-        self.stats, self.close = backend.stats, backend.close
-
-    def submit(self, prompt: Any, params: Any, on_event: Any) -> Any:
-        def slowly(event: TokenEvent) -> None:
-            time.sleep(self._seconds)
-            on_event(event)
-
-        return self._backend.submit(prompt, params, slowly)
-
-
-def paced(registry: Registry, *, per_second: float) -> Registry:
-    served = {
-        model.id: dataclasses.replace(model, backend=Paced(model.backend, per_second=per_second))
-        for model in registry
-    }
-    return Registry(served)
-
-
 @contextlib.contextmanager
 def serving(registry: Registry, **settings: Any) -> Iterator[Any]:
     """Serve a registry over a socket in this process."""
@@ -138,7 +112,7 @@ class PagesBehind:
 
     def __enter__(self) -> PagesBehind:
         self._thread.start()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE / 1000
         while not self._server.started:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -146,7 +120,7 @@ class PagesBehind:
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
-        self._thread.join(10)
+        self._thread.join(PATIENCE / 1000)
         self._sock.close()
 
     @contextlib.contextmanager

@@ -131,9 +131,10 @@ class EventStream(Response):
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._server, self._run, self._chunks, self._end = server, run, chunks, end
+        self._last = b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send it; its last event goes with the last byte, when the metrics know of the request."""
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         try:
             async with until_disconnected(receive, self._run):
@@ -142,16 +143,16 @@ class EventStream(Response):
                     await send({"type": "http.response.body", "body": data, "more_body": True})
         finally:
             self._end()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await send({"type": "http.response.body", "body": self._last, "more_body": False})
 
     async def _events(self) -> AsyncIterator[bytes]:
         try:
             async for chunk in self._chunks:
                 yield event(chunk)
-            yield DONE
+            self._last = DONE
         except AbortedError as error:
             if error.reason != "disconnected":
-                yield event(aborted(error, self._server).body)
+                self._last = event(aborted(error, self._server).body)
         except Exception:
             log.exception("a stream failed")
-            yield event(internal_error().body)
+            self._last = event(internal_error().body)
