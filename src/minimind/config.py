@@ -312,7 +312,8 @@ class DataConfig:
         accept_licences: licences, beside the open ones, under which hub data may be used.
         retry_seconds: a hub data set that is silent for longer ends the run.
         kind: `text` packs documents; `chat` packs whole conversations with the answer mask;
-            `image` is chat about images; `preference` pads pairs.
+            `image` is chat about images, with conversations and texts among it; `preference` pads
+            pairs.
         sequence_length: tokens in a row.
         validation: paths of held-out rows. None: the documents that the hash holds out.
         validation_share: share of documents held out by the hash of their text.

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from minimind.config import DataConfig
 from minimind.data import image_build
 from minimind.data.image_rows import read_examples
 from minimind.data.reader import Rejects
@@ -118,8 +117,7 @@ def test_the_files_that_the_presets_read(packages, tmp_path):
 
     for file in ("captions", "chat", "google"):
         rejects = Rejects()
-        config = DataConfig(train=(str(out / f"{file}.jsonl"),), kind="image")
-        for example in read_examples(config, "all", rejects):
+        for example in read_examples([str(out / f"{file}.jsonl")], rejects):
             assert open_image(example.images[0]).image.mode == "RGB"
         assert not rejects.counts
     drawn = open_image(out / "images/icons/apple.png").image

@@ -10,7 +10,7 @@ from doubles import byte_tokenizer
 from minimind.config import DataConfig, SightConfig
 from minimind.data.batch import IGNORE
 from minimind.data.formats import RowError, parse_row
-from minimind.data.image_rows import ImageLoader
+from minimind.data.image_loader import ImageLoader
 from minimind.data.images import vision_config
 from minimind.errors import DataError
 from minimind.export.llava import VISION_TEMPLATE
@@ -32,7 +32,10 @@ def test_a_row_of_llavas_shape():
         ({"image": ["a.png", "b.png"], "conversations": TURNS}, "1 <image>.*names 2 images"),
         ({"image": "a.png", "conversations": [{"role": "user", "content": "看"}, TURNS[1]]},
          "0 <image>.*names 1"),
-        ({"conversations": TURNS}, "no field for kind 'image'"),
+        ({"conversations": TURNS}, "says <image> and names no image"),
+        ({"text": "图：<image>"}, "says <image> and names no image"),
+        ({"image": "a.png"}, "no field for kind 'image'"),
+        ({"picture": "a.png"}, "no field for kind 'image'"),
         ({"image": 3, "conversations": TURNS}, "must be the path"),
         ({"image": "a.png", "conversations": TURNS[:1]}, "nothing to learn"),
     ],

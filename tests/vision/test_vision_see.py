@@ -8,7 +8,6 @@ from vision_doubles import COLOURS
 
 from minimind import checkpoint
 from minimind.cli import see
-from minimind.config import DataConfig
 from minimind.data.image_rows import read_examples
 from minimind.data.reader import Rejects
 from minimind.errors import DataError, UserError
@@ -16,13 +15,14 @@ from minimind.eval.vision import measure
 
 
 def examples_of(seeing):
-    config = DataConfig(train=(str(seeing.parent.parent / "rows.jsonl"),), kind="image")
-    return read_examples(config, "all", Rejects())
+    return read_examples([str(seeing.parent.parent / "rows.jsonl")], Rejects())
 
 
 def test_one_that_knows_its_pictures_chooses_right(seeing):
     model, tokenizer = checkpoint.load(seeing)
     scores, choices = measure(model, tokenizer, examples_of(seeing), name="colours")
+    assert scores.choice is not None
+    assert scores.choice_plain is not None
     assert scores.pictures == scores.choice.n == 4
     assert scores.choice_plain.value == 1.0
     assert scores.choice_plain.low == pytest.approx(0.510, abs=1e-3)  # Wilson's, of 4 in 4
@@ -51,13 +51,22 @@ def test_one_that_sees_the_same_everywhere_chooses_nothing(seeing):
         == pytest.approx(dict(zip(choices[0].captions, choices[0].gains, strict=True)), abs=1e-4)
         for c in choices
     )
+    assert scores.choice is not None
     assert scores.choice.value == 0.25  # the same caption for all four
 
 
 def test_too_few_to_choose_among(seeing):
     model, tokenizer = checkpoint.load(seeing)
-    with pytest.raises(DataError, match="few: 4 concepts are needed"):
-        measure(model, tokenizer, examples_of(seeing)[:3], name="few")
+    examples = examples_of(seeing)
+    scores, choices = measure(model, tokenizer, examples[:3], name="few")
+    assert scores.choice is scores.choice_plain is None
+    assert scores.wrong_minus_right.low > 0
+    assert {len(choice.captions) for choice in choices} == {3}
+    assert scores.right == pytest.approx(
+        measure(model, tokenizer, examples[:2], name="two")[0].right, abs=1
+    )
+    with pytest.raises(DataError, match="one: all of its 1 pictures have the same caption"):
+        measure(model, tokenizer, examples[:1], name="one")
     model.config = type(model.config)(**{**vars(model.config), "vision": None})
     with pytest.raises(DataError, match="can't see images"):
         measure(model, tokenizer, examples_of(seeing), name="blind")
@@ -81,5 +90,27 @@ def test_the_verb_prints_figures_and_writes_a_page(seeing, tmp_path, capsys):
 
     see.main([str(seeing), data, "--held-out-share", "0"])
     assert "51% 100%" in capsys.readouterr().out  # whole, in 80 columns
-    with pytest.raises(UserError, match="fewer than four concepts"):
+    with pytest.raises(UserError, match="no set has pictures of two concepts"):
         see.main([str(seeing), data, "--style", "nobody"])
+
+
+def test_a_set_with_three_captions_has_no_one_of_four(seeing, tmp_path, capsys):
+    """Five concepts that are called three things: what can be said is said, nothing ends."""
+    folder = seeing.parent.parent
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text("utf-8").splitlines()]
+    rows = [row | {"concept": f"{n}"} for n, row in enumerate([*rows[:3], *rows[:2]])]
+    data, page = folder / "three.jsonl", tmp_path / "see.html"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    see.main([str(seeing), str(data), "--held-out-share", "0", "--page", str(page), "--json"])
+    (scores,) = json.loads(capsys.readouterr().out)
+    assert scores["pictures"] == 5
+    assert scores["choice"] is scores["choice_plain"] is None
+    assert scores["wrong_minus_right"]["low"] > 0
+    text = page.read_text(encoding="utf-8")
+    assert text.count("fewer than four captions") == 2
+    assert text.count("<li") == 15
+    see.main([str(seeing), str(data), "--held-out-share", "0"])
+    assert "four" in capsys.readouterr().out
+    data.write_text(json.dumps(rows[0]) + "\n" + json.dumps(rows[3]) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="no wrong one to compare with"):
+        see.main([str(seeing), str(data), "--held-out-share", "0"])

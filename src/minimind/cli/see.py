@@ -29,7 +29,8 @@ class Args:
     """Score a model on pictures: caption loss with the right image, another, none; one of four.
 
     Each picture is asked for once; of a concept with several pictures one is drawn. Styles of
-    drawing are sets of their own, so that a style never tells which caption is right.
+    drawing are sets of their own, so that a style never tells which caption is right. A set with
+    fewer than four different captions has no one of four.
 
     Attributes:
         checkpoint: a checkpoint with eyes.
@@ -80,10 +81,10 @@ def main(argv: list[str]) -> None:
 
 def _sets(args: Args) -> Iterator[tuple[str, list[Example]]]:
     """Yield the sets to score: held-out and trained concepts of each style."""
-    from minimind.config import DataConfig
     from minimind.data.document import is_held_out
     from minimind.data.image_rows import read_examples
     from minimind.data.reader import Rejects
+    from minimind.eval.vision import answer_of
 
     files = [args.data]
     if args.data.is_dir():
@@ -92,9 +93,8 @@ def _sets(args: Args) -> Iterator[tuple[str, list[Example]]]:
             raise UserError(f"{args.data}: no captions.jsonl in it; minimind data images makes it")
     found = False
     for file in files:
-        config = DataConfig(train=(str(file),), kind="image", validation_share=0.0)
         by_style: dict[str, list[Example]] = {}
-        for example in read_examples(config, "all", Rejects()):
+        for example in read_examples([str(file)], Rejects()):
             by_style.setdefault(Path(example.row.images[0]).parent.name, []).append(example)
         for style, examples in by_style.items():
             if args.style and style not in args.style:
@@ -105,11 +105,14 @@ def _sets(args: Args) -> Iterator[tuple[str, list[Example]]]:
                     if is_held_out(e.row.concept, args.held_out_share) == held_out
                 ]  # fmt: skip
                 drawn = _one_a_concept(side, args)
-                if len(drawn) >= 4:
+                if len({answer_of(example) for example in drawn}) > 1:
                     found = True
                     yield f"{style or file.stem}: {words}", drawn
     if not found:
-        raise UserError(f"{args.data}: fewer than four concepts in each set; nothing to choose")
+        raise UserError(
+            f"{args.data}: no set has pictures of two concepts with different captions, so there "
+            "is no wrong one to compare with"
+        )
 
 
 def _one_a_concept(examples: list[Example], args: Args) -> list[Example]:
@@ -151,6 +154,7 @@ def _show(scores: list[VisionScores], *, as_json: bool) -> None:
     for s in scores:  # an interval under its value: side by side they need 120 columns
         gaps = [f"{d.value:+.2f}\n{d.low:+.2f} {d.high:+.2f}"
                 for d in (s.wrong_minus_right, s.none_minus_right)]  # fmt: skip
-        shares = [f"{x.value:.1%}\n{x.low:.0%} {x.high:.0%}" for x in (s.choice, s.choice_plain)]
+        shares = [f"{x.value:.1%}\n{x.low:.0%} {x.high:.0%}" if x else "-\nfewer than four"
+                  for x in (s.choice, s.choice_plain)]  # fmt: skip
         table.add_row(s.name, f"{s.pictures}", f"{s.right:.2f}", *gaps, *shares)
     console.print(table)

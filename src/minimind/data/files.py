@@ -19,7 +19,8 @@ from minimind.data.stream import Mixture
 from minimind.errors import ConfigError
 
 CATALOGUE = "catalogue:"
-_BUILT_FILES = {"text": "pretrain", "chat": "sft.jsonl"}
+_BUILT_FILES = {"text": "pretrain", "chat": "sft.jsonl", "image": "sft.jsonl"}
+"""What of a build each kind reads; among rows with images its conversations are the text."""
 
 
 def data_files(

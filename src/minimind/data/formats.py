@@ -34,13 +34,14 @@ _EXPECTED: dict[Kind, str] = {
     "preference": '{"chosen": [messages], "rejected": [messages]} '
     '(or "prompt" with "chosen" and "rejected" as strings)',
     "image": '{"image": "FILE", "conversations": [{"role": "user", "content": "<image>..."}, '
-    '{"role": "assistant", ...}]} (or "images": ["FILE", ...])',
+    '{"role": "assistant", ...}]} (or "images": ["FILE", ...]), among them rows without an image: '
+    "conversations or texts",
 }
 _FIELDS: dict[Kind, tuple[str, ...]] = {
     "text": _TEXT_FIELDS,
     "chat": _CHAT_FIELDS + _ALPACA_FIELDS,
     "preference": ("chosen", "rejected", "prompt"),
-    "image": ("image", "images", *_CHAT_FIELDS),
+    "image": ("image", "images", *_CHAT_FIELDS, *_ALPACA_FIELDS, *_TEXT_FIELDS),
 }
 
 
@@ -163,9 +164,11 @@ IMAGE_PLACEHOLDER = "<image>"
 """Where a row's text shows an image, as in LLaVA's data."""
 
 
-def _image(value: dict[str, Any]) -> ImageRow:
+def _image(value: dict[str, Any]) -> ImageRow | ChatRow | TextRow:
     field = _field(value, ("image", "images"))
-    if field is None or _field(value, _CHAT_FIELDS) is None:
+    if field is None or value[field] is None or value[field] == []:
+        return _without_image(value)
+    if _field(value, _CHAT_FIELDS) is None:
         raise _no_field(value, "image")
     named = [value[field]] if isinstance(value[field], str) else value[field]
     if not isinstance(named, list) or not named or not all(isinstance(n, str) for n in named):
@@ -179,6 +182,24 @@ def _image(value: dict[str, Any]) -> ImageRow:
         )
     concept = value.get("concept")
     return ImageRow(messages, tuple(named), concept if isinstance(concept, str) else named[0])
+
+
+def _without_image(value: dict[str, Any]) -> ChatRow | TextRow:
+    """Return a conversation or a text that is read among images."""
+    if _field(value, _CHAT_FIELDS + _ALPACA_FIELDS) is not None:
+        row = _chat(value)
+        said = [message["content"] for message in row.messages if message["role"] == "user"]
+    elif _field(value, _TEXT_FIELDS) is not None:
+        row = _text(value)
+        said = [row.text]
+    else:
+        raise _no_field(value, "image")
+    if any(IMAGE_PLACEHOLDER in text for text in said):
+        raise RowError(
+            f"the row says {IMAGE_PLACEHOLDER} and names no image: add its file as 'image', or "
+            "take the placeholder out"
+        )
+    return row
 
 
 def _with_images(message: Message) -> Message:

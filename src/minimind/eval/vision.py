@@ -69,7 +69,8 @@ class VisionScores:
         none: after the question alone.
         wrong_minus_right: paired.
         none_minus_right: paired.
-        choice: right caption chosen of four, by what the image adds.
+        choice: right caption chosen of four, by what the image adds; None: the set has fewer than
+            four different captions.
         choice_plain: by likelihood alone.
     """
 
@@ -80,8 +81,8 @@ class VisionScores:
     none: float
     wrong_minus_right: Difference
     none_minus_right: Difference
-    choice: Share
-    choice_plain: Share
+    choice: Share | None
+    choice_plain: Share | None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as builtins."""
@@ -93,7 +94,7 @@ class Choice:
     """How much a picture raises the likelihood of four captions; the first is the right one.
 
     Attributes:
-        captions: the right one, then three of other concepts.
+        captions: the right one, then three of other concepts, fewer in a set with fewer.
         gains: log-probability after the picture less that after none, in nats.
     """
 
@@ -128,12 +129,11 @@ def measure(
         seed: which wrong pictures and captions are drawn.
 
     Raises:
-        DataError: the model can't see, or there are fewer than four concepts.
+        DataError: the model can't see, or all captions are the same.
     """
     if model.config.vision is None:
         raise DataError("this model can't see images: `minimind train vision` gives it eyes")
-    rng = random.Random(seed)
-    others = [_distractors(i, examples, rng, name) for i in range(len(examples))]
+    others = _distractors(examples, seed=seed, name=name)
     store = feature_store(model.config.vision)
     keys = stored_keys(store, examples)
     captions = [answer_of(example) for example in examples]
@@ -154,17 +154,17 @@ def measure(
 
 
 def _summed(name: str, scores: np.ndarray) -> VisionScores:
-    """Return the figures of (pictures, 4 candidates with and without + wrong, (nats, tokens))."""
+    """Return the figures of (pictures, candidates with and without + wrong, (nats, tokens))."""
     log_p, tokens = scores[..., 0], scores[..., 1]
     per_token = -log_p / tokens
     right, none, wrong = per_token[:, 0], per_token[:, 1], per_token[:, -1]
     with_image, without = log_p[:, 0:-1:2], log_p[:, 1:-1:2]
-    hits = _first_is_best(with_image - without)
-    plain = _first_is_best(with_image)
+    shares = [_share(_first_is_best(with_image - without)), _share(_first_is_best(with_image))]
+    choice, choice_plain = shares if with_image.shape[1] == CHOICES else (None, None)
     return VisionScores(
         name=name, pictures=len(scores), right=float(right.mean()), wrong=float(wrong.mean()),
         none=float(none.mean()), wrong_minus_right=_difference(wrong - right),
-        none_minus_right=_difference(none - right), choice=_share(hits), choice_plain=_share(plain),
+        none_minus_right=_difference(none - right), choice=choice, choice_plain=choice_plain,
     )  # fmt: skip
 
 
@@ -185,16 +185,28 @@ def _share(hits: np.ndarray) -> Share:
     return Share(n=len(hits), value=float(hits.mean()), low=low, high=high)
 
 
-def _distractors(i: int, examples: Sequence[Example], rng: random.Random, name: str) -> list[int]:
-    """Return three examples of other concepts, each of another caption."""
+def _distractors(examples: Sequence[Example], *, seed: int, name: str) -> list[list[int]]:
+    """Return for each example three others; fewer, but as many for each, in a set with fewer."""
+    rng = random.Random(seed)
+    drawn = [_others(i, examples, rng) for i in range(len(examples))]
+    if not (fewest := min(map(len, drawn), default=0)):
+        raise DataError(
+            f"{name}: all of its {len(examples)} pictures have the same caption or concept; there "
+            "is no wrong one to compare with"
+        )
+    return [others[:fewest] for others in drawn]
+
+
+def _others(i: int, examples: Sequence[Example], rng: random.Random) -> list[int]:
+    """Return up to three examples of other concepts, each of another caption."""
     used, drawn = set(_names(examples[i])), list[int]()
     for j in rng.sample(range(len(examples)), len(examples)):
         if used.isdisjoint(_names(examples[j])):
             used.update(_names(examples[j]))
             drawn.append(j)
         if len(drawn) == CHOICES - 1:
-            return drawn
-    raise DataError(f"{name}: {CHOICES} concepts are needed to choose between, it has fewer")
+            break
+    return drawn
 
 
 def _names(example: Example) -> tuple[str, str]:

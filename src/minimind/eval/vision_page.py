@@ -114,7 +114,9 @@ def _difference(d: Difference) -> str:
     return f"{d.value:+.2f}<span class='interval'>{d.low:+.2f} … {d.high:+.2f}</span>"
 
 
-def _share(share: Share) -> str:
+def _share(share: Share | None) -> str:
+    if share is None:
+        return "–<span class='interval'>少于四种图名<br>fewer than four captions</span>"
     interval = f"{share.low:.0%} … {share.high:.0%}"
     return f"{share.value:.1%}<span class='interval'>{interval}</span>"
 

@@ -8,7 +8,7 @@ After the last step each is called with `trainer.ending` set, perhaps a second t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -166,9 +166,10 @@ class Validate:
         console: where they are shown.
         byte_lengths: (V,) bytes of text of each token, from `token_byte_lengths`; None where bits
             per byte mean nothing (pairs, distillation).
+        also: further held-out batches by name, for `validation_NAME_loss` and so on.
 
     Attributes:
-        last: step and loss of the last validation.
+        last: step and loss of the last validation on `batches`.
     """
 
     def __init__(
@@ -179,13 +180,16 @@ class Validate:
         metrics: MetricsLog,
         console: Console | None = None,
         byte_lengths: Tensor | None = None,
+        also: Mapping[str, Sequence[Batch]] | None = None,
     ) -> None:
         self.batches, self.metrics, self.console = batches, metrics, console
-        self.bytes = (
-            sum(text_bytes(batch, byte_lengths) for batch in batches)
-            if byte_lengths is not None
-            else 0
-        )
+        self.sets = {"": batches, **{f"{name}_": more for name, more in (also or {}).items()}}
+        self.bytes = {
+            name: 0
+            if byte_lengths is None
+            else sum(text_bytes(batch, byte_lengths) for batch in those)
+            for name, those in self.sets.items()
+        }
         self._every = _Every(every)
         self.last: tuple[int, float] | None = None
 
@@ -193,7 +197,11 @@ class Validate:
         """Validate when it is due."""
         if not self.batches or not self._every.due(trainer):
             return
-        figures = evaluate(trainer, self.batches, text_bytes=self.bytes)
+        figures = {
+            f"{name}{figure}": value
+            for name, batches in self.sets.items()
+            for figure, value in evaluate(trainer, batches, text_bytes=self.bytes[name]).items()
+        }
         self.last = (report.step, figures["loss"])
         named = {f"validation_{name}": value for name, value in figures.items()}
         self.metrics.write({**named, "seconds": trainer.counters.seconds}, step=report.step)

@@ -25,7 +25,7 @@ from minimind.checkpoint.files import remove_leftovers, write_atomically
 from minimind.config import RunConfig, TrainConfig
 from minimind.data import Loader
 from minimind.data.files import data_files
-from minimind.data.image_rows import ImageLoader
+from minimind.data.image_loader import ImageLoader
 from minimind.errors import ConfigError, DataError
 from minimind.inference.api import generate
 from minimind.inference.sampling import SamplingParams
@@ -307,8 +307,8 @@ def _validation(
     console: Console,
 ) -> hooks.Validate | None:
     """Return the hook that measures held-out rows, or None where the data leaves none."""
-    batches = build_validation(config, tokenizer, model)
-    if not batches:
+    held_out = build_validation(config, tokenizer, model)
+    if not (batches := held_out.pop("", None)):
         console.print(
             "no validation: no document fell into the held-out share "
             f"(data.validation_share = {config.data.validation_share}); name held-out files with "
@@ -323,6 +323,7 @@ def _validation(
         metrics=metrics,
         console=console,
         byte_lengths=hooks.token_byte_lengths(tokenizer) if in_nats else None,
+        also=held_out,
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from minimind import checkpoint
 from minimind.config import RunConfig, VisionConfig
 from minimind.data import Batch, Loader, make_loader, validation_batches
-from minimind.data.image_rows import ImageLoader, image_validation_batches
+from minimind.data.image_loader import ImageLoader, image_validation_batches
 from minimind.data.images import vision_config
 from minimind.errors import CheckpointError, ConfigError, TokenizerError
 from minimind.model import CausalLM, inject_lora, merge_lora, stretch
@@ -200,14 +200,20 @@ def build_loader(
     )  # fmt: skip
 
 
-def build_validation(config: RunConfig, tokenizer: Tokenizer, model: CausalLM) -> list[Batch]:
-    """Return the held-out rows that the run is measured on; none if the data leaves none."""
+def build_validation(
+    config: RunConfig, tokenizer: Tokenizer, model: CausalLM
+) -> dict[str, list[Batch]]:
+    """Return the held-out rows that the run is measured on, `""`, and further sets by name.
+
+    Without a set `""` the data leaves none.
+    """
     rows, micro = config.log.validate_rows, config.train.micro_batch_rows
     if config.data.kind == "image":
         return image_validation_batches(
             config.data, tokenizer, vision=eyes_of(model), rows=rows, micro_batch_rows=micro
         )
-    return validation_batches(config.data, tokenizer, rows=rows, micro_batch_rows=micro)
+    held_out = validation_batches(config.data, tokenizer, rows=rows, micro_batch_rows=micro)
+    return {"": held_out} if held_out else {}
 
 
 def eyes_of(model: CausalLM) -> VisionConfig:
