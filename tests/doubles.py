@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+import socket
 from typing import Any
 
 from minimind.config import ModelConfig
@@ -26,3 +29,17 @@ def tiny_config(**changes: Any) -> ModelConfig:
         "max_position_embeddings": 64,
     }
     return ModelConfig(**(shape | changes))
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports for programs that have to be told one; all differ.
+
+    Linux gives whoever asks for any port one from 32,768 up: below, only another call of this can
+    take them before the programs do.
+    """
+    draw, found = random.SystemRandom(), set()
+    while len(found) < count:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port := draw.randrange(20_000, 32_000)))
+            found.add(port)
+    return list(found)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 import urllib.request
 from typing import Any
 
 import pytest
 from export_doubles import save_random
 
-from doubles import tiny_config
+from doubles import free_ports, tiny_config
 from minimind.export.gguf import export_gguf
 from minimind.tokenizer import Tokenizer
 
@@ -96,13 +95,10 @@ def exported(tmp_path_factory):
 def llama_server(exported):
     """llama.cpp's own server on the exported file; gives its address."""
     xllamacpp = pytest.importorskip("xllamacpp")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     params = xllamacpp.CommonParams()
     params.model.path = str(exported[1])
     params.n_ctx, params.n_gpu_layers, params.warmup, params.verbosity = 64, 0, False, -1
-    params.hostnames, params.port = ["127.0.0.1"], port
+    params.hostnames, params.port = ["127.0.0.1"], *free_ports(1)
     server = xllamacpp.Server(params)
     yield server.listening_address
     del server  # ends its threads
@@ -114,7 +110,7 @@ def rendered_by_llama_cpp(address: str, body: dict[str, Any]) -> str:
         json.dumps(body).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=300) as answer:
         return json.load(answer)["prompt"]
 
 

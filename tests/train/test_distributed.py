@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import torch.multiprocessing as mp
 import yaml
 from test_trainer import make_trainer, ragged
 
+from doubles import free_ports
 from minimind.config import OptimConfig
 from minimind.settings import load_run_config
 from minimind.train import distributed, optim
@@ -58,7 +58,7 @@ def train(world, *, kind, shares, bucket):
 
 def as_rank(rank, address, results):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": address}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(address)}
     torch.set_num_threads(1)
     world = World.from_env(device="cpu")
     assert world.is_main == (rank == 0)
@@ -67,18 +67,12 @@ def as_rank(rank, address, results):
     world.leave()
 
 
-def free_port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return str(server.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What two processes made of every case."""
     results = tmp_path_factory.mktemp("ranks")
     # Forked, so that torch is imported once.
-    mp.start_processes(as_rank, (free_port(), str(results)), nprocs=2, start_method="fork")
+    mp.start_processes(as_rank, (*free_ports(1), str(results)), nprocs=2, start_method="fork")
     return [torch.load(results / f"{rank}.pt") for rank in range(2)]
 
 
@@ -132,7 +126,7 @@ def test_torchrun_starts_again_where_a_killed_rank_left_off(tmp_path):
 
     def launch(name, *, restarts):
         settings = write_settings(replace(config, name=name), tmp_path / f"{name}.toml")
-        command = [*run, "--master-port", free_port(), "--max-restarts", str(restarts)]
+        command = [*run, "--master-port", str(*free_ports(1)), "--max-restarts", str(restarts)]
         command += ["-m", "minimind", "train", str(settings), "--resume"]
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
@@ -143,6 +137,7 @@ def test_torchrun_starts_again_where_a_killed_rank_left_off(tmp_path):
         launcher = launch(name, restarts=restarts)
         metrics = tmp_path / "runs" / name / "metrics.jsonl"
         while not metrics.exists() or len(read_metrics(metrics)) < 30:
+            assert launcher.poll() is None
             time.sleep(0.02)
         os.kill(workers(launcher)[1], signal.SIGKILL)
         _, errors = launcher.communicate()

@@ -81,9 +81,10 @@ def test_a_run_whose_data_falls_silent_ends_at_the_first_signal(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", silent], stdout=subprocess.DEVNULL)
     metrics = run_directory(config) / "metrics.jsonl"
     while not metrics.exists() or len(read_metrics(metrics)) < 9:  # 8 steps and a validation
+        assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=120) == 130
+    assert process.wait(timeout=300) == 130
     saved = checkpoint.list_checkpoints(run_directory(config))
     assert checkpoint.step_of(saved[-1]) == 8
     run(config, resume=True)

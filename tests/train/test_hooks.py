@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from rich.console import Console
-from test_trainer import Rows, make_trainer, poison, structured_rows
+from test_trainer import Clock, Rows, make_trainer, poison, structured_rows
 
 from doubles import byte_tokenizer
 from minimind import checkpoint
@@ -15,6 +15,7 @@ from minimind.config import SaveConfig
 from minimind.data.batch import Batch
 from minimind.errors import ConfigError, MissingExtraError
 from minimind.train import Log, Sample, Save, Validate
+from minimind.train import trainer as trainer_module
 from minimind.train.device import peak_flops
 from minimind.train.hooks import evaluate, text_bytes, token_byte_lengths
 from minimind.train.metrics import MetricsLog, read_metrics
@@ -60,14 +61,14 @@ def test_log_shows_a_bar_in_a_terminal(metrics):
     assert "3/3 loss" in shown.file.getvalue().replace("\x1b[0m", "")
 
 
-def test_the_rate_has_nothing_of_other_hooks(metrics):
-    import time
-
-    slow = [Log(metrics, every=2, console=console()), lambda *_: time.sleep(0.3)]
+def test_the_rate_has_nothing_of_other_hooks(metrics, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(trainer_module, "time", clock)
+    slow = [Log(metrics, every=2, console=console()), lambda *_: clock.pass_by(10.0)]
     trainer = make_trainer(loader=Rows(structured_rows(80)), steps=4, hooks=slow)
     trainer.fit()
     last = read_metrics(metrics.path)[-1]
-    assert last["tokens_per_second"] > 2 * 128 / 0.6
+    assert last["tokens_per_second"] > 2 * 128 / 0.1
 
 
 def test_a_skipped_step_is_a_line_with_a_null_loss(metrics):

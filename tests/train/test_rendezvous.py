@@ -19,10 +19,11 @@ def server():
     return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
 
-def join(server, rank, *, late=0.0, seconds=20.0):
+def join(server, rank, *, late=0.0, seconds=300.0):
     time.sleep(late)
-    patience = timedelta(seconds=seconds)  # of a `get`, too: one rank may be met and another not
-    store = dist.TCPStore("127.0.0.1", server.port, is_master=False, timeout=patience)
+    store = dist.TCPStore("127.0.0.1", server.port, is_master=False, timeout=timedelta(seconds=300))
+    patience = timedelta(seconds=seconds)
+    store.set_timeout(patience)  # of a `get`, too: one rank may be met and another not
     ours = attempt_store(store, rank, SIZE, timeout=patience)
     stale = ours.check([f"address/{rank}"])
     ours.set(f"address/{rank}", f"{rank}")

@@ -1,9 +1,7 @@
 """Ranks that share a model train what one process trains; what they save, any number resumes."""
 
-import contextlib
 import os
 import shutil
-import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from doubles import free_ports
 from minimind import checkpoint
 from minimind.config import LoraConfig, SaveConfig
 from minimind.errors import CheckpointError, ConfigError
@@ -36,15 +35,11 @@ def as_rank(rank, size, ports, work):
 
 def together(size, *work):
     """Do each (function, arguments) on `size` ranks; forked, so that torch is imported once."""
-    with contextlib.ExitStack() as servers:  # all at once, so that all ports differ
-        sockets = [servers.enter_context(socket.socket()) for _ in work]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        ports = [one.getsockname()[1] for one in sockets]
+    ports = free_ports(len(work))
     ranks = mp.start_processes(
         as_rank, args=(size, ports, work), nprocs=size, join=False, start_method="fork"
     )
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not ranks.join(timeout=5):
         if time.monotonic() > deadline:
             for process in ranks.processes:

@@ -133,7 +133,9 @@ class Loader:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the last step taken: builtins and small tensors only."""
-        return self._state if self._state is not None else self._initial_state()
+        if self._state is None:
+            self._state = self._initial_state()
+        return self._state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a position; the next iteration continues from it.

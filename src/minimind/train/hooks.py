@@ -21,7 +21,7 @@ from minimind.config import SaveConfig
 from minimind.data.batch import IGNORE, Batch
 from minimind.model import CausalLM
 from minimind.tokenizer import Tokenizer
-from minimind.train.metrics import LossMean, MetricsLog
+from minimind.train.metrics import MetricsLog
 from minimind.train.trainer import StepReport, Trainer
 
 DATA_WAIT_SHOWN = 0.05
@@ -35,9 +35,12 @@ class _Every:
         self._steps, self._at_end = steps, at_end
         self._done = -1
 
+    def regular(self, trainer: Trainer) -> bool:
+        return self._steps > 0 and trainer.step % self._steps == 0
+
     def due(self, trainer: Trainer) -> bool:
-        regular = self._steps > 0 and trainer.step % self._steps == 0
-        if trainer.step == self._done or not (regular or (self._at_end and trainer.ending)):
+        wanted = self.regular(trainer) or (self._at_end and trainer.ending)
+        if trainer.step == self._done or not wanted:
             return False
         self._done = trainer.step
         return True
@@ -69,7 +72,6 @@ class Log:
         self._every = _Every(every)
         self._flops_per_token, self._peak_flops = flops_per_token, peak_flops
         self._tokens, self._seconds, self._data_seconds = 0, 0.0, 0.0
-        self._losses = LossMean()
         self._noted = -1
         self._progress: Progress | None = None
 
@@ -82,7 +84,6 @@ class Log:
             self._tokens += report.tokens
             self._seconds += report.seconds
             self._data_seconds += report.data_seconds
-            self._losses.add(report)
         due = self._every.due(trainer)
         if (due and not (again and report.skipped)) or (report.skipped and not again):
             self._write(trainer, report)
@@ -94,7 +95,9 @@ class Log:
         rate = self._tokens / max(self._seconds, 1e-9)
         figures: dict[str, float | int | None] = {
             "loss": report.loss,
-            "mean_loss": self._losses.take(),
+            "mean_loss": trainer.losses.line(
+                regular=self._every.regular(trainer) or report.skipped
+            ),
             "lr": report.lr,
             "grad_norm": report.grad_norm,
             "tokens": trainer.counters.tokens,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minimind.errors import RunError
 from minimind.train.trackers import Tracker
@@ -60,14 +60,18 @@ class MetricsLog:
 
 
 class LossMean:
-    """The mean training loss of the steps since it was last taken.
+    """The mean training loss of the steps between two lines of metrics.jsonl.
 
     One step's loss is that of its few documents; what is compared between runs (loss bands) is
-    therefore the mean over all steps between two lines of metrics.jsonl.
+    therefore the mean. It is part of the training state: a run that was saved between two lines
+    and resumed writes the next one as the run that was never interrupted does.
+
+    Attributes:
+        last: what the newest line says; NaN before the first and without steps that learnt.
     """
 
     def __init__(self) -> None:
-        self._sum, self._count = 0.0, 0
+        self._sum, self._count, self.last = 0.0, 0, math.nan
 
     def add(self, report: StepReport) -> None:
         """Count a step that learnt something; a loss that is not finite makes the mean NaN."""
@@ -75,11 +79,20 @@ class LossMean:
             self._sum += report.loss
             self._count += 1
 
-    def take(self) -> float:
-        """Return the mean of the steps' losses, NaN without any, and begin anew."""
-        mean = self._sum / self._count if self._count else math.nan
-        self._sum, self._count = 0.0, 0
-        return mean
+    def line(self, *, regular: bool) -> float:
+        """Return the mean for a line; after one that only the end of the run made, go on adding."""
+        self.last = self._sum / self._count if self._count else math.nan
+        if regular:
+            self._sum, self._count = 0.0, 0
+        return self.last
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was added since the last regular line."""
+        return {"sum": self._sum, "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()`; a checkpoint of before it was kept has an empty one."""
+        self._sum, self._count = state.get("sum", 0.0), state.get("count", 0)
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from minimind.train.bands import Band, find_band, in_words, judge, optim_settings
-from minimind.train.metrics import LossMean, read_metrics
+from minimind.train.metrics import read_metrics
 
 if TYPE_CHECKING:
     from minimind.train.trainer import StepReport, Trainer
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 class OnTrack:
     """Says when a run is first inside its band, when it leaves or re-enters it, and at the end.
+
+    It judges the lines that `Log` writes, which runs before it.
 
     Args:
         band: from `find_band`.
@@ -31,20 +33,16 @@ class OnTrack:
         earlier = read_metrics(logged) if logged.exists() else []
         self._lines = [line for line in earlier if "loss" in line]
         self._settings = optim_settings(run)
-        self._losses, self._noted = LossMean(), -1
         self._said: str | None = None
 
     def __call__(self, trainer: Trainer, report: StepReport, /) -> None:
         """Judge the step when it is logged."""
-        if report.step != self._noted:  # hooks may run twice for the last step
-            self._losses.add(report)
-            self._noted = report.step
         tokens = trainer.counters.tokens
         again = bool(self._lines) and self._lines[-1]["tokens"] == tokens
         if again or not (report.step % self._every == 0 or trainer.ending):
             return
         self._lines.append({
-            "tokens": tokens, "loss": report.loss, "mean_loss": self._losses.take(),
+            "tokens": tokens, "loss": report.loss, "mean_loss": trainer.losses.last,
             "grad_norm": report.grad_norm, "lr": report.lr,
         })  # fmt: skip
         if self.band.at(tokens) is None:

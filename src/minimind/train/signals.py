@@ -48,10 +48,10 @@ class GracefulStop:
         Raises:
             Interrupted: a signal came, now or before.
         """
-        if on and self.number is not None:
-            raise Interrupted
         self._raises = on
         try:
+            if on and self.number is not None:  # looked at last: no signal comes in between
+                raise Interrupted
             yield
         finally:
             self._raises = False

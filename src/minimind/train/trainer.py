@@ -25,6 +25,7 @@ from minimind.train.average import WeightAverage
 from minimind.train.device import AUTOCAST_DTYPE, pick_precision
 from minimind.train.distributed import World
 from minimind.train.float8 import use_float8
+from minimind.train.metrics import LossMean
 from minimind.train.objective import Loss, Objective
 from minimind.train.optim import Optimizer
 from minimind.train.rng import rng_state, set_rng_state
@@ -130,6 +131,7 @@ class Trainer:
         )
         self.step = 0
         self.counters = Counters()
+        self.losses = LossMean()
         self.last_checkpoint: Path | None = None
         self.ending = False
         self._bad_in_a_row = 0
@@ -234,7 +236,7 @@ class Trainer:
         self.counters.learnt_tokens += learnt
         self.counters.seconds += seconds
         self._check_divergence(bad=skipped and count > 0)
-        return StepReport(
+        report = StepReport(
             step=self.step,
             loss=means.pop("loss"),
             tokens=tokens,
@@ -246,6 +248,8 @@ class Trainer:
             skipped=skipped,
             metrics=means,
         )
+        self.losses.add(report)
+        return report
 
     def autocast(self) -> torch.autocast:
         """Return the mixed-precision context of this run, for hooks that run the model too."""
@@ -261,6 +265,7 @@ class Trainer:
             "rng": rng_state(),
             "loader": self.loader.state_dict() if self.loader is not None else {},
             "counters": asdict(self.counters),
+            "losses": self.losses.state_dict(),
             "bad_in_a_row": self._bad_in_a_row,
             "average": self.average.state_dict() if self.average is not None else {},
         }
@@ -274,6 +279,7 @@ class Trainer:
         if self.loader is not None:
             self.loader.load_state_dict(state["loader"])
         self.counters = Counters(**state["counters"])
+        self.losses.load_state_dict(state.get("losses", {}))
         self._bad_in_a_row = state["bad_in_a_row"]
         if self.average is not None:
             self.average.load_state_dict(state.get("average", {}))
