@@ -118,6 +118,23 @@ def test_validation_changes_nothing_of_the_training(metrics):
     assert validate.last == (20, last)
 
 
+def test_further_sets_are_measured_apart(metrics):
+    """What is added to the held-out rows changes nothing of their figures."""
+    trainer = make_trainer(loader=Rows(structured_rows(80)), steps=2)
+    lengths, other = token_byte_lengths(byte_tokenizer()), held_out()[:1]
+    validate = Validate(
+        held_out(), every=0, metrics=metrics, byte_lengths=lengths, also={"text": other}
+    )
+    trainer.hooks = [validate]
+    trainer.fit()
+    (line,) = read_metrics(metrics.path)
+    alone = evaluate(trainer, other, text_bytes=sum(text_bytes(b, lengths) for b in other))
+    assert line["validation_text_loss"] == alone["loss"]
+    assert line["validation_text_bits_per_byte"] == alone["bits_per_byte"]
+    assert line["validation_loss"] == evaluate(trainer, held_out())["loss"] != alone["loss"]
+    assert validate.last == (2, line["validation_loss"])
+
+
 def test_samples_are_written_and_leave_the_random_state_alone(tmp_path):
     sample = Sample(
         lambda prompt: prompt + str(torch.rand(1).item() > 2),
