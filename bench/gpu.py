@@ -12,21 +12,25 @@
     6 decoding      1 to 512 rows, graphs and without, beside transformers; many requests at once
     7 quantisation  bitsandbytes, where it is
 
-Needs torch 2.11 or newer, safetensors, tokenizers, jinja2 and rich; zstandard for item 4 (carry its
-wheel); transformers, bitsandbytes and others only for what is measured beside them. An item ends
-when its minutes are over and says what it left out. The last lines are a short table; every figure
-goes to OUT/item-N.json.
+Needs torch 2.11 or newer, safetensors, tokenizers, jinja2 and rich; transformers, bitsandbytes,
+torchao and others only for what is measured with them: what is missing is said and skipped
+(without zstandard item 4 has one baseline less). Each figure is in OUT/item-N.json as soon as it is
+measured. An item begins nothing new when its minutes are over, and says what it left out; twenty
+seconds later it is cut, with what it had. Errors are in OUT/item-N.log; the last lines are a short
+table. Several items run in a process each, one after the other.
+
+Exit code: 0, or 1 when a check of item 1 failed or something broke, 3 when the clock cut an item.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
+import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +41,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
-from gpu_items.common import Context, Item, show_table, stand_in
+from gpu_items.common import Context, stand_in
 
 stand_in()
 
@@ -61,36 +65,61 @@ def machine(device: str) -> dict[str, Any]:
     }
 
 
-def run_item(number: str, context: Context) -> dict[str, Any]:
-    """Run one item, write its figures, and print its table."""
+GRACE = 20.0
+"""Seconds beyond its minutes after which an item is cut."""
+
+
+def run_item(context: Context) -> bool:
+    """Run one item to its end or that of its time, and print its table; False if it failed."""
     import importlib
 
-    module: Any = importlib.import_module(f"gpu_items.{NAMES[number]}")
-    run: Callable[[Context], Item] = module.run
-    started = time.perf_counter()
-    item = run(context)
-    record = {
-        "item": number,
-        "name": NAMES[number],
-        "machine": machine(context.device),
-        "small": context.small,
-        "seconds": time.perf_counter() - started,
-        **item.figures,
-        "rows": item.rows,
-        "left_out": context.left_out,
-    }
-    path = context.out / f"item-{number}.json"
-    path.write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
-    title = f"item {number}, {NAMES[number]}: {record['machine']['device']}, {path.name}"
-    show_table(title, item.rows)
-    for line in (*item.remarks, *(f"left out: {what}" for what in context.left_out)):
-        print(line)
-    sys.stdout.flush()
-    return record
+    module: Any = importlib.import_module(f"gpu_items.{context.name}")
+    clock = threading.Timer(context.left + GRACE, cut, [context])
+    clock.daemon = True
+    clock.start()
+    broken = False
+    try:
+        module.run(context)
+    # Whatever breaks, what was measured until then is shown.
+    except Exception as error:
+        context.broke("the item", error)
+        broken = True
+    clock.cancel()
+    context.save()
+    context.show()
+    return not broken and all(row.get("verdict") != "FAILED" for row in context.rows)
+
+
+def cut(context: Context) -> None:
+    """End the process with what there is: the main thread hangs in something too long."""
+    context.left_out.append("what was running when the time was over")
+    for save in context.when_cut:
+        try:
+            save()
+        # It may be half done; the rest must be shown all the same.
+        except Exception as error:
+            context.broke("saving what was running", error)
+    context.save()
+    context.show()
+    os._exit(3)
+
+
+def run_apart(items: list[str], args: argparse.Namespace) -> int:
+    """Run items one after the other in processes of their own; return the worst exit code."""
+    flags = ["--out", str(args.out), "--device", args.device, "--minutes", str(args.minutes)]
+    flags += ["--small"] if args.small else []
+    flags += ["--models", *args.models] if args.models else []
+    flags += ["--data", str(args.data)] if args.data else []
+    codes = []
+    for number in items:
+        print(f"\n=== item {number}, {NAMES[number]}", flush=True)
+        codes.append(subprocess.run([sys.executable, __file__, number, *flags]).returncode)
+    return max(codes)
 
 
 def main() -> int:
-    """Run what the command line names; 1 when a check of item 1 failed."""
+    """Run what the command line names."""
+    began = time.perf_counter()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -109,20 +138,20 @@ def main() -> int:
 
         prepare(args.data, args.out, megabytes=args.megabytes)
         return 0
+    items = list(NAMES) if "all" in args.items else args.items
+    if len(items) > 1:
+        return run_apart(items, args)
     import torch
 
     if args.device == "cuda" and not torch.cuda.is_available():
         print(f"torch {torch.__version__} sees no CUDA device; --device cpu --small is a dry run")
         return 2
-    failed = False
-    for number in NAMES if "all" in args.items else args.items:
-        context = Context(
-            device=args.device, small=args.small, out=args.out, data=args.data,
-            models=args.models, until=time.perf_counter() + 60 * args.minutes,
-        )  # fmt: skip
-        record = run_item(number, context)
-        failed = failed or any(row.get("verdict") == "FAILED" for row in record["rows"])
-    return int(failed)
+    context = Context(
+        number=items[0], name=NAMES[items[0]], device=args.device, small=args.small, out=args.out,
+        data=args.data, models=args.models, until=began + 60 * args.minutes,
+        machine=machine(args.device), started=began,
+    )  # fmt: skip
+    return 0 if run_item(context) else 1
 
 
 if __name__ == "__main__":

@@ -120,7 +120,9 @@ def measure(args: Args) -> list[dict[str, Any]]:
                     worker = Worker(SCRIPT, spec)
                     figures = worker.burst()
                     worker.close()
-                    memory = training_memory(config, micro_batch_rows=count, sequence_length=length)
+                    memory = training_memory(
+                        config, micro_batch_rows=count, sequence_length=length, device=args.device
+                    )
                     predicted = memory.total(optimizer=optimizer, checkpointed=layers == "all")
                     rows.append({**spec, **figures, "predicted": predicted,
                                  "ratio": predicted / figures["measured"]})  # fmt: skip

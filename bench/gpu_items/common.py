@@ -2,39 +2,67 @@
 
 from __future__ import annotations
 
+import json
 import statistics
+import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
 class Context:
-    """Where an item runs and for how long.
+    """Where an item runs and for how long, and what it has found so far.
+
+    Whatever is measured is added at once and written at once: an item that is cut short, by its
+    clock or by an error, leaves what it had.
 
     Attributes:
+        number: of the item.
+        name: of the item.
         device: `cuda` or `cpu`.
         small: sizes for a dry run.
         out: folder of all results.
         data: folder that `prepare` made, or None.
         models: presets that were asked for, or None.
-        until: `time.perf_counter()` at which the item ends.
-        left_out: what there was no time or no package for.
+        until: `time.perf_counter()` at which nothing new is begun.
+        machine: what it is measured on.
+        rows: of its table.
+        figures: whatever else is worth writing down.
+        remarks: printed below the table.
+        left_out: what there was no time or no package for, and what broke.
+        when_cut: called when the clock ends the item in the midst of something.
     """
 
+    number: str
+    name: str
     device: str
     small: bool
     out: Path
     data: Path | None
     models: list[str] | None
     until: float
+    machine: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    when_cut: list[Callable[[], object]] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def left(self) -> float:
+        """Return how many seconds are left."""
+        return self.until - time.perf_counter()
 
     def has(self, seconds: float, what: str) -> bool:
         """Tell whether so many seconds are left; if not, note what is left out."""
-        if self.until - time.perf_counter() >= seconds or self.small:
+        if self.left >= seconds or self.small:
             return True
         self.left_out.append(f"{what} (no time)")
         return False
@@ -43,14 +71,56 @@ class Context:
         """Return `normal`, or `small` in a dry run."""
         return small if self.small else normal
 
+    def add(self, row: dict[str, Any]) -> None:
+        """Note a line of the table, and write everything down."""
+        self.rows.append(row)
+        seconds = time.perf_counter() - self.started
+        print(f"[{seconds:5.0f} s] {'  '.join(map(_cell, row.values()))}", file=sys.stderr)
+        self.save()
 
-@dataclass(kw_only=True)
-class Item:
-    """What an item found: rows of its table, and whatever else is worth writing down."""
+    def attempt(self, what: str, seconds: float, work: Callable[[], T]) -> T | None:
+        """Return what `work` returns; None if there is no time for it, or if it broke."""
+        if not self.has(seconds, what):
+            return None
+        try:
+            return work()
+        # Out of memory, a kernel's or a compiler's refusal: the next one may well work.
+        except Exception as error:
+            self.broke(what, error)
+            return None
 
-    rows: list[dict[str, Any]]
-    figures: dict[str, Any] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
+    def broke(self, what: str, error: BaseException) -> None:
+        """Note an error in a line, and all of it in a file."""
+        words = " ".join(str(error).split())
+        self.left_out.append(f"{what}: {type(error).__name__}: {words}"[:300])
+        with (self.out / f"item-{self.number}.log").open("a", encoding="utf-8") as file:
+            file.write(f"{what}\n{''.join(traceback.format_exception(error))}\n")
+        self.save()
+
+    def save(self) -> None:
+        """Write all that is known to OUT/item-N.json."""
+        record = {
+            "item": self.number,
+            "name": self.name,
+            "machine": self.machine,
+            "small": self.small,
+            "seconds": time.perf_counter() - self.started,
+            **self.figures,
+            "rows": self.rows,
+            "remarks": self.remarks,
+            "left_out": self.left_out,
+        }
+        part = self.out / f"item-{self.number}.part"
+        part.write_text(json.dumps(record, indent=1, default=str), encoding="utf-8")
+        part.replace(self.out / f"item-{self.number}.json")
+
+    def show(self) -> None:
+        """Print the table, what there is to remark, and what is missing."""
+        title = f"item {self.number}, {self.name}: {self.machine.get('device')}"
+        show_table(f"{title}, item-{self.number}.json", self.rows)
+        for line in (*self.remarks, *(f"left out: {what}" for what in self.left_out)):
+            print(line)
+        sys.stdout.flush()
 
 
 def synchronize(device: str) -> None:
@@ -100,21 +170,44 @@ def free(device: str) -> None:
 
 
 def installed(*packages: str) -> bool:
-    """Tell whether these packages are there."""
+    """Tell whether these packages are there; a stand-in is not."""
     import importlib.util
 
-    return all(importlib.util.find_spec(package) is not None for package in packages)
+    def there(package: str) -> bool:
+        module = sys.modules.get(package)
+        if module is not None:
+            return module.__spec__ is not None
+        return importlib.util.find_spec(package) is not None
+
+    return all(map(there, packages))
 
 
 def stand_in() -> None:
-    """Let minimind be imported where zstandard is missing: all but .zst files and item 4 works."""
-    import sys
+    """Let minimind work where zstandard is missing (but for .zst files) or tyro (flags)."""
     import types
 
     if not installed("zstandard"):
         module: Any = types.ModuleType("zstandard")
         module.ZstdError = type("ZstdError", (Exception,), {})
         sys.modules["zstandard"] = module
+    if not installed("tyro"):
+        from gpu_items import plain_flags
+        from minimind import settings
+
+        settings._apply_flags = plain_flags.apply_flags
+
+
+def compile_error(device: str) -> str | None:
+    """Return why torch.compile does not work here, or None: a compiler or a header is missing."""
+    import torch
+
+    try:
+        x = torch.randn(64, 64, device=device)
+        torch.compile(lambda x: (x @ x).relu().sum(-1))(x)
+    # It is only asked whether it works.
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+    return None
 
 
 def show_table(title: str, rows: list[dict[str, Any]]) -> None:

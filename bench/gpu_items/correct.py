@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpu_items.common import Context, Item, free, installed
+from gpu_items.common import Context, free, installed
 from minimind.config import ModelConfig, OptimConfig, TrainConfig
 from minimind.data.batch import Batch
 from minimind.errors import ConfigError
@@ -34,9 +34,8 @@ SHAPE = ModelConfig(
 )  # fmt: skip
 
 
-def run(context: Context) -> Item:
+def run(context: Context) -> None:
     """Run every check; one that breaks is a failure of its own, not of the others."""
-    rows: list[dict[str, Any]] = []
     torch.backends.cuda.matmul.allow_tf32 = False
     checks: list[Callable[[Context], list[dict[str, Any]]]] = [
         parity, boundaries, compiled, precisions, golden, decoding, resume,
@@ -45,13 +44,14 @@ def run(context: Context) -> Item:
         if not context.has(20, check.__name__):
             continue
         try:
-            rows += check(context)
+            for line in check(context):
+                context.add(line)
         # Whatever breaks is the finding.
         except Exception as error:
-            rows.append({"check": check.__name__, "verdict": "FAILED",
+            context.broke(check.__name__, error)
+            context.add({"check": check.__name__, "verdict": "FAILED",
                          "note": f"{type(error).__name__}: {error}"[:160]})  # fmt: skip
         free(context.device)
-    return Item(rows=rows)
 
 
 def row(check: str, measured: float, allowed: float, note: str = "") -> dict[str, Any]:

@@ -11,52 +11,71 @@ from typing import Any
 import torch
 
 from gpu_items.ceilings import read_rate
-from gpu_items.common import Context, Item, free, installed, spread
+from gpu_items.common import Context, compile_error, free, installed, spread
 from minimind.inference.engine import Engine
 from minimind.inference.sampling import SamplingParams
 from minimind.model import CausalLM
+from minimind.model.graphs import GraphStep
 from minimind.settings import load_model_config
 from steps import qwen3_of
 
-ROWS = (1, 8, 32, 128, 512)
+ROWS = (1, 128, 32, 8, 512)
+"""Rows that are decoded together; those that the bars are about first."""
+SYSTEMS = ("graphs", "fused graphs", "plain", "transformers")
 PROMPT, NEW = 128, 256
 
 
-def run(context: Context) -> Item:
-    """Measure whole answers, greedy, in bf16: the engine plain and with graphs, transformers."""
+def run(context: Context) -> None:
+    """Measure whole answers, greedy, in bf16: the engine with graphs and plain, transformers."""
     preset = context.choose("64m", "nano")
     prompt, new = context.choose((PROMPT, NEW), (8, 16))
-    rate = read_rate(context)
+    rate = context.figures["bytes_per_second"] = read_rate(context)
     config = load_model_config(preset)
+    context.remarks.append(
+        f"memory moves {rate / 1e9:,.0f} GB/s (copy, read + written), {preset} bf16; the bars: "
+        "1,000 tokens/s alone, 100,000 with 128 rows"
+    )
     torch.manual_seed(0)
     model = CausalLM(config).to(context.device, torch.bfloat16).eval()
     weights = sum(parameter.nbytes for parameter in model.parameters())
-    rows: list[dict[str, Any]] = []
+    # Each step reads the weights, and of every row the keys and values so far.
+    row_bytes = 2 * config.num_key_value_heads * config.head_dim * 2 * config.num_hidden_layers
+    systems = SYSTEMS if installed("transformers") else SYSTEMS[:-1]
+    if systems != SYSTEMS:
+        context.left_out.append("transformers (not installed)")
+    if refusal := compile_error(context.device):
+        systems = tuple(system for system in systems if system != "fused graphs")
+        context.left_out.append(f"fused graphs: {refusal}")
+    steps = {
+        "graphs": GraphStep(model),
+        "fused graphs": GraphStep(model, fuse=True),
+    }
     for count in context.choose(ROWS, (1, 4)):
-        for system in ("graphs", "plain", "transformers"):
-            name = f"{count} rows, {system}"
-            if not context.has(25, name):
+        for system in systems:
+            model.compiled_step = steps.get(system)
+            speeds = context.attempt(
+                f"{count} rows, {system}", 40 if system == "fused graphs" else 25,
+                lambda system=system, count=count: answers(
+                    context, model, system, count, prompt, new
+                ),
+            )  # fmt: skip
+            if speeds is None:
                 continue
-            if system == "transformers" and not installed("transformers"):
-                context.left_out.append(f"{name} (not installed)")
-                continue
-            model.set_compiled_decoding(on=system == "graphs" and context.device == "cuda")
-            speeds = answers(context, model, system, count, prompt, new)
-            # Each step reads the weights, and of every row the keys and values so far.
-            row = 2 * config.num_key_value_heads * config.head_dim * 2 * config.num_hidden_layers
-            step_bytes = weights + count * row * (prompt + new / 2)
-            rows.append({
+            step_bytes = weights + count * row_bytes * (prompt + new / 2)
+            context.add({
                 "rows": count, "system": system, "tok/s": speeds["median"], "min": speeds["min"],
                 "max": speeds["max"], "n": speeds["n"],
                 "of bound": speeds["median"] / count * step_bytes / rate,
             })  # fmt: skip
-    if context.has(30, "64 requests at once through the server's backend"):
-        model.set_compiled_decoding(on=context.device == "cuda")
-        rows.append(many_requests(context, model, prompt, new))
+    for system in ("graphs", "plain"):
+        model.compiled_step = steps.get(system)
+        row = context.attempt(
+            f"64 requests at once through the server's backend, {system}", 20,
+            lambda: many_requests(context, model, prompt, new),
+        )  # fmt: skip
+        if row is not None:
+            context.add(row | {"system": f"server's backend, {system}"})
     free(context.device)
-    remarks = [f"memory moves {rate / 1e9:,.0f} GB/s (copy, read + written), {preset} bf16; the "
-               "bars: 1,000 tokens/s alone, 100,000 with 128 rows"]  # fmt: skip
-    return Item(rows=rows, figures={"bytes_per_second": rate}, remarks=remarks)
 
 
 def answers(
@@ -127,8 +146,10 @@ def many_requests(context: Context, model: CausalLM, prompt: int, new: int) -> d
             backend.submit(ids, params, functools.partial(listen, tokens, ended))
         for _ in range(clients):
             ended.acquire()
+        if tokens.total() < clients * new:
+            raise RuntimeError(f"{tokens.total()} of {clients * new} tokens: an answer failed")
         speeds.append(tokens.total() / (time.perf_counter() - started))
     backend.close()
     speed = spread(speeds[1:])
-    return {"rows": clients, "system": "server's backend", "tok/s": speed["median"],
-            "min": speed["min"], "max": speed["max"], "n": speed["n"]}  # fmt: skip
+    return {"rows": clients, "system": "", "tok/s": speed["median"], "min": speed["min"],
+            "max": speed["max"], "n": speed["n"]}  # fmt: skip

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-from gpu_items.common import Context, Item, free
+from gpu_items.common import Context, compile_error, free
 from gpu_items.prepare import unpack
 from minimind.config import RunConfig
 from minimind.settings import load_run_config
@@ -16,38 +17,61 @@ from minimind.train.fit import fitted
 from minimind.train.rng import seed_all
 from timed_run import TimedRun
 
+ARMS = (
+    ("64m", ""), ("64m", " x0.5"), ("64m", " x2"), ("64m-wide", ""), ("moe", ""),
+    ("64m", " constant"),
+)  # fmt: skip
+"""Shape, and what is changed: both learning rates, or no warm-down. The most wanted first."""
 RATES = {"": 1.0, " x0.5": 0.5, " x2": 2.0, " constant": 1.0}
-"""Arms of the first shape: factors of its learning rates; `constant` has no warm-down."""
 MEAN = 0.9
 """Each arm is also measured with `train.average_decay` at this (docs/LOG.md)."""
-SHAPES = ("64m", "64m-wide", "moe")
 HELD_OUT_MB = 1.0
+OVERHEAD = 30.0
+"""Seconds of an arm beside its training, at first: compiling, reading what is held out."""
 
 
-def run(context: Context) -> Item:
+def run(context: Context) -> None:
     """Train each arm for the same seconds; compilation is not counted."""
     if context.data is None:
         context.left_out.append("the arms: --data FOLDER of `gpu.py prepare`")
-        return Item(rows=[])
-    rows: list[dict[str, Any]] = []
+        return
+    refusal = compile_error(context.device)
+    if refusal is not None:
+        context.left_out.append(f"compiled steps, the arms are eager: {refusal}")
     with tempfile.TemporaryDirectory() as folder:
         data = unpack(context.data, Path(folder))
-        arms = [(context.choose("64m", "nano"), name) for name in RATES]
-        arms += [(shape, "") for shape in context.models or context.choose(SHAPES[1:], ())]
-        seconds = context.choose(55.0, 4.0)
+        arms = context.choose(ARMS, (("nano", ""), ("nano", " constant")))
+        if context.models:
+            arms = [(model, "") for model in context.models]
+        seconds = context.choose(max(15.0, context.left / len(arms) - OVERHEAD), 4.0)
+        context.figures["seconds_of_an_arm"] = seconds
+        longest = seconds + OVERHEAD
         for shape, rate in arms:
-            name = f"{shape}{rate}"
-            if context.has(seconds + 50, name):
-                rows.append({"arm": name, **train(context, data, shape, rate, seconds)})
-                free(context.device)
-    return Item(rows=rows, remarks=[f"{seconds:.0f} s each, one seed: a difference below the "
-                                    "spread of seeds in docs/LOG.md says nothing"])  # fmt: skip
+            began = time.perf_counter()
+            figures = context.attempt(
+                f"{shape}{rate}", longest,
+                lambda shape=shape, rate=rate: train(
+                    context, data, shape, rate, seconds, compiled=refusal is None
+                ),
+            )  # fmt: skip
+            if figures is not None:
+                context.add({"arm": f"{shape}{rate}", **figures})
+                longest = max(longest, time.perf_counter() - began)
+            free(context.device)
+    context.remarks.append(
+        f"{seconds:.0f} s each, one seed: a difference below the spread of seeds in docs/LOG.md "
+        "says nothing"
+    )
 
 
-def train(context: Context, data: Path, shape: str, rate: str, seconds: float) -> dict[str, Any]:
+def train(
+    context: Context, data: Path, shape: str, rate: str, seconds: float, *, compiled: bool
+) -> dict[str, Any]:
     """Return an arm's held-out bits per byte and its speed."""
     tokenizer = Tokenizer.load("default")
     config = settings(context, data, shape, rate, tokenizer)
+    if not compiled:
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, compile=False))
     seed_all(config.seed)
     timed = TimedRun(config, tokenizer, seconds=seconds, averages=(MEAN,))
     if config.train.compile:

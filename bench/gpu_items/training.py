@@ -2,65 +2,89 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
 
 from gpu_items.ceilings import matrix_rate
-from gpu_items.common import Context, Item, free, installed, seconds_of, spread
-from minimind.errors import MiniMindError
+from gpu_items.common import Context, compile_error, free, installed, seconds_of, spread
 from minimind.model.accounting import training_flops_per_token
 from minimind.settings import load_model_config
 from steps import BUILDERS, PADDING, Spec
 
-MODELS = ("64m", "26m", "moe", "64m-wide", "104m")
-ROWS = (64, 32, 128)
+Arm = tuple[str, str, str, str, int]
+"""Preset, system, mode, variant, rows of a micro-batch."""
+
+ROWS = 64
+OTHER_ROWS = (128, 32)
 VARIANTS = ("fused", "document-mask", "fp8")
 """Of ours: `train.fuse_projections`, documents in the rows, `train.precision = "fp8"`."""
 
 
-def run(context: Context) -> Item:
+def arms(models: list[str]) -> list[Arm]:
+    """Return what is measured, what the bars ask for first: there may not be time for all."""
+    first, *others = models
+    return [
+        (first, "minimind", "compiled", "plain", ROWS),
+        (first, "original", "eager", "plain", ROWS),
+        (first, "transformers", "compiled", "plain", ROWS),
+        (first, "minimind", "compiled", "muon", ROWS),
+        *((model, "minimind", "compiled", "plain", ROWS) for model in others[:3]),
+        (first, "minimind", "eager", "plain", ROWS),
+        *((first, "minimind", "compiled", variant, ROWS) for variant in VARIANTS),
+        *((first, "minimind", "compiled", "plain", rows) for rows in OTHER_ROWS),
+        *((model, "minimind", "compiled", "plain", ROWS) for model in others[3:]),
+    ]
+
+
+def run(context: Context) -> None:
     """Measure the default shape first and most, then the others as time allows."""
-    rate = matrix_rate(context)
-    rows: list[dict[str, Any]] = []
-    models = context.models or context.choose(MODELS, ("nano",))
-    beside = [("original", "eager", "plain"), ("transformers", "compiled", "plain")]
-    if not installed("transformers"):
-        context.left_out.append("transformers (not installed)")
-        beside.pop()
-    plan = [("minimind", "compiled", "plain", rows) for rows in ROWS[:1]]
-    plan += [(*who, ROWS[0]) for who in beside]
-    plan += [("minimind", "compiled", "muon", ROWS[0]), ("minimind", "eager", "plain", ROWS[0])]
-    plan += [("minimind", "compiled", variant, ROWS[0]) for variant in VARIANTS]
-    plan += [("minimind", "compiled", "plain", rows) for rows in ROWS[1:]]
-    for model in models:
-        for system, mode, variant, count in plan if model == models[0] else plan[:1]:
-            name = f"{model} {system} {mode} {variant} {count} rows"
-            if not context.has(45, name):
-                continue
-            spec = Spec(
-                model=model, system=system, precision="bf16", mode=mode, variant=variant,
-                device=context.device, threads=None, attention="auto",
-            )  # fmt: skip
-            try:
-                rows.append(measure(context, spec, context.choose(count, 2), rate))
-            except (RuntimeError, MiniMindError) as error:  # out of memory, or a kernel's refusal
-                context.left_out.append(f"{name}: {type(error).__name__}: {error}"[:160])
-            free(context.device)
-    first = next((row for row in rows if row["system"] == "minimind"), None)
-    for row in rows:
-        if first is not None and row is not first and row["model"] == first["model"]:
-            row["ours / this"] = first["real tok/s"] / row["real tok/s"]
-    figures: dict[str, Any] = {"matrix_flops": rate}
-    if context.has(40, "profile of a step"):
-        figures["profile"] = profile(context, models[0])
-    remarks = [f"matrix rate {rate / 1e12:.1f} TFLOP/s; the bar: 64m at least 50 % of it, 3x the "
-               "original's loop in real tokens, ahead of transformers compiled"]  # fmt: skip
-    return Item(rows=rows, figures=figures, remarks=[*remarks, *figures.get("profile", [])])
+    rate = context.figures["matrix_flops"] = matrix_rate(context)
+    context.remarks.append(
+        f"matrix rate {rate / 1e12:.1f} TFLOP/s; the bar: 64m at least 50 % of it, 3x the "
+        "original's loop in real tokens, ahead of transformers compiled"
+    )
+    refusal = compile_error(context.device)
+    if refusal is not None:
+        context.left_out.append(f"all that is compiled: {refusal}")
+    models = context.models or context.choose(["64m", "26m", "moe", "104m", "64m-wide"], ["nano"])
+    longest = 40.0
+    for arm in arms(models):
+        model, system, mode, variant, count = arm
+        name = f"{model} {system} {mode} {variant} {count} rows"
+        if system == "transformers" and not installed("transformers"):
+            context.left_out.append(f"{name} (transformers is not installed)")
+            continue
+        if mode == "compiled" and refusal is not None:
+            continue
+        began = time.perf_counter()
+        row = context.attempt(name, longest, lambda arm=arm: measure(context, arm, rate))
+        if row is not None:
+            context.add(beside(context.rows, row))
+            longest = max(longest, 1.1 * (time.perf_counter() - began))
+        if variant == "muon" and row is not None:
+            lines = context.attempt("profile of a step", 25, lambda: profile(context, models[0]))
+            context.remarks += lines or []
+        free(context.device)
 
 
-def measure(context: Context, spec: Spec, count: int, rate: float) -> dict[str, Any]:
-    """Return one row: a step of `count` rows of 512."""
+def beside(rows: list[dict[str, Any]], row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row with how many times its real tokens a second the first one has."""
+    if rows and rows[0]["model"] == row["model"] and rows[0]["system"] == "minimind":
+        row["ours / this"] = rows[0]["real tok/s"] / row["real tok/s"]
+    return row
+
+
+def measure(context: Context, arm: Arm, rate: float) -> dict[str, Any]:
+    """Return one row: steps of so many rows of 512."""
+    began = time.perf_counter()
+    model, system, mode, variant, rows = arm
+    spec = Spec(
+        model=model, system=system, precision="bf16", mode=mode, variant=variant,  # pyright: ignore[reportArgumentType]
+        device=context.device, threads=None, attention="auto",
+    )  # fmt: skip
+    count = context.choose(rows, 2)
     config = load_model_config(spec.model)
     length = min(context.choose(512, 64), config.max_position_embeddings)
     torch.manual_seed(0)
@@ -75,7 +99,7 @@ def measure(context: Context, spec: Spec, count: int, rate: float) -> dict[str, 
         "model": spec.model, "system": spec.system, "mode": spec.mode, "variant": spec.variant,
         "rows": count, "tok/s": speeds["median"], "real tok/s": real, "min": speeds["min"],
         "max": speeds["max"], "n": speeds["n"], "of rate": speeds["median"] * flops / rate,
-        "peak MB": peak,
+        "peak MB": peak, "took s": time.perf_counter() - began,
     }  # fmt: skip
 
 
@@ -83,7 +107,7 @@ def profile(context: Context, model: str) -> list[str]:
     """Return lines: the ten largest kernels of a compiled step, and what the device waited."""
     config = load_model_config(model)
     length = min(context.choose(512, 64), config.max_position_embeddings)
-    ids = torch.randint(16, config.vocab_size, (context.choose(ROWS[0], 2), length + 1))
+    ids = torch.randint(16, config.vocab_size, (context.choose(ROWS, 2), length + 1))
     spec = Spec(
         model=model, system="minimind", precision="bf16", mode="compiled", variant="muon",
         device=context.device, threads=None, attention="auto",

@@ -88,3 +88,33 @@ def test_a_recording_is_used_again_until_rows_are_selected() -> None:
     step(cache, ids_B)
     (second,) = step._recordings[cache].values()
     assert second is not first
+
+
+def test_an_engine_records_once_for_answers_of_one_size() -> None:
+    model = random_model(tiny_config()).eval()
+    params = SamplingParams(temperature=0, repetition_penalty=1.0, max_new_tokens=12)
+    first, second = (random_ids(model.config, 4, 6, seed=seed).tolist() for seed in (1, 2))
+    expected = [Engine(model).generate(prompts, params) for prompts in (first, second)]
+    model.compiled_step = step = GraphStep(model)
+    engine = Engine(model)
+    assert engine.generate(first, params) == expected[0]
+    (recordings,) = step._recordings.values()
+    made = dict(recordings)
+    assert engine.generate(second, params) == expected[1]
+    assert recordings == made
+    engine.generate(first[:2], params)  # another size: other rows
+    assert list(step._recordings.values()) != [recordings]
+
+
+@pytest.mark.slow
+def test_a_compiled_step_of_several_rows_gives_the_same_logits() -> None:
+    config = tiny_config(max_position_embeddings=200, num_attention_heads=4, num_key_value_heads=2)
+    model = random_model(config).eval()
+    for rows in (4, 1):
+        caches = [KVCache(config, batch_size=rows, max_length=193) for _ in range(2)]
+        plain, fused = GraphStep(model), GraphStep(model, fuse=True)
+        for cache in caches:
+            prefill(model, cache, random_ids(config, rows, 50).tolist())
+        for ids_B in random_ids(config, 80, rows):  # across two steps of the length
+            expected_BV = plain(caches[0], ids_B)
+            torch.testing.assert_close(fused(caches[1], ids_B), expected_BV, rtol=0, atol=1e-4)

@@ -5,15 +5,18 @@ import pytest
 from minimind.cli import main
 from minimind.cli.speedrun import parse_budget
 from minimind.errors import ConfigError
-from minimind.model.accounting import training_memory
+from minimind.model.accounting import loss_chunk, training_memory
 from minimind.settings import load_model_config, load_run_config
+from minimind.train import NextToken
 from minimind.train.fit import fitted, largest_micro_batch
 
 GB = 10**9
 
 
 def needed(preset: str, rows: int, layers: str) -> int:
-    memory = training_memory(load_model_config(preset), micro_batch_rows=rows, sequence_length=512)
+    memory = training_memory(
+        load_model_config(preset), micro_batch_rows=rows, sequence_length=512, device="cuda"
+    )
     return memory.total(optimizer="muon", checkpointed=layers == "all")
 
 
@@ -71,3 +74,10 @@ def test_a_machine_without_a_gpu_is_told_what_it_can_do(capsys, monkeypatch) -> 
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert main(["speedrun"]) == 2
     assert "minimind quickstart" in capsys.readouterr().err
+
+
+def test_on_a_gpu_the_loss_takes_few_large_chunks_of_any_vocabulary() -> None:
+    assert loss_chunk(12_000, device="cpu") == 1024
+    assert loss_chunk(12_000, device="cuda") == 8192  # 0.4 GB of logits in fp32
+    assert loss_chunk(151_936, device="cuda") == 1024  # an imported Qwen3: no more than on a CPU
+    assert NextToken().chunk is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -32,12 +32,14 @@ class Args:
         presets: names such as nano, 64m, or TOML files.
         micro_batch_rows: rows in one forward and backward.
         sequence_length: tokens in a row. Default: the preset's max_position_embeddings.
+        device: where it trains: on a GPU the loss holds more logits at once.
         json: print the figures as JSON.
     """
 
     presets: tyro.conf.Positional[tuple[str, ...]] = ("64m",)
     micro_batch_rows: int = 16
     sequence_length: int | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
     json: bool = False
 
 
@@ -57,6 +59,7 @@ def main(argv: list[str]) -> None:
             load_model_config(preset),
             micro_batch_rows=args.micro_batch_rows,
             sequence_length=args.sequence_length,
+            device=args.device,
         )
         for preset in args.presets or ("64m",)
     }
@@ -69,7 +72,11 @@ def main(argv: list[str]) -> None:
 
 
 def figures(
-    config: ModelConfig, *, micro_batch_rows: int, sequence_length: int | None = None
+    config: ModelConfig,
+    *,
+    micro_batch_rows: int,
+    sequence_length: int | None = None,
+    device: str = "cpu",
 ) -> dict[str, dict[str, Any]]:
     """Return every figure of one model shape; memory in bytes."""
     from minimind.model import accounting
@@ -77,7 +84,7 @@ def figures(
     T = sequence_length or config.max_position_embeddings
     parts = accounting.count_parameters(config)
     training = accounting.training_memory(
-        config, micro_batch_rows=micro_batch_rows, sequence_length=T
+        config, micro_batch_rows=micro_batch_rows, sequence_length=T, device=device
     )
     totals = {
         f"total_{optimizer}{'_checkpointed' if checkpointed else ''}": training.total(

@@ -116,24 +116,25 @@ def compressors(
 
 def start_compressors(
     training: Sequence[str], documents: Sequence[Document], *, group: str = "source",
-    most_bytes: int = MAX_TRAINING_BYTES,
+    most_bytes: int = MAX_TRAINING_BYTES, names: Sequence[str] = ("zstd", "xz"),
 ) -> Future[dict[str, Measure]]:  # fmt: skip
     """Start `compressors` in a process of its own, at low priority; the result comes later.
 
     `future.result()` waits for it and raises what it raised.
     """
     executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-    future = executor.submit(_niced, list(training), list(documents), group, most_bytes)
+    future = executor.submit(_niced, list(training), list(documents), group, most_bytes, names)
     executor.shutdown(wait=False)
     return future
 
 
 def _niced(
-    training: Sequence[str], documents: Sequence[Document], group: str, most_bytes: int
-) -> dict[str, Measure]:
+    training: Sequence[str], documents: Sequence[Document], group: str, most_bytes: int,
+    names: Sequence[str],
+) -> dict[str, Measure]:  # fmt: skip
     if hasattr(os, "nice"):  # absent on Windows
         os.nice(10)
-    return compressors(training, documents, group=group, most_bytes=most_bytes)
+    return compressors(training, documents, group=group, most_bytes=most_bytes, names=names)
 
 
 def _zstd(training: bytes, streams: Sequence[bytes]) -> list[int]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from minimind.data.batch import IGNORE
-from minimind.inference.batch import Batch
+from minimind.inference.batch import GPU_TOKENS, Batch
 from minimind.inference.decode import Completion, check_prompt, evaluating, reason_of
 from minimind.inference.rows import TorchRows
 from minimind.inference.sampling import SamplingParams
@@ -19,6 +19,7 @@ from minimind.inference.scoring import score_rows
 from minimind.inference.session import Session
 from minimind.inference.slots import Request
 from minimind.model import CausalLM
+from minimind.model.graphs import GraphStep
 
 
 class Engine:
@@ -26,6 +27,7 @@ class Engine:
 
     def __init__(self, model: CausalLM) -> None:
         self.model = model
+        self._rows: TorchRows | None = None
 
     def generate(self, prompts: Sequence[Sequence[int]], params: SamplingParams) -> list[list[int]]:
         """Return the new tokens for every prompt (see `complete`)."""
@@ -74,7 +76,11 @@ class Engine:
         longest = min(len(prompts[waiting[-1]]) + params.max_new_tokens, context)
         with evaluating(self.model):
             count = min(batch_rows, len(waiting))
-            batch = Batch(TorchRows(self.model, count=count, max_length=longest))
+            rows = self._rows_of(count, longest)
+            # On a GPU all prompts first, as nobody waits for single tokens here: a pass over one
+            # prompt takes as long as one over a hundred.
+            on_gpu = rows.device.type == "cuda"
+            batch = Batch(rows, prefill_tokens=GPU_TOKENS) if on_gpu else Batch(rows)
             numbers: dict[Request, int] = {}
             while waiting or batch.busy:
                 while waiting and batch.slots.idle:
@@ -86,6 +92,16 @@ class Engine:
                     if reason := reason_of(event):
                         finish(numbers.pop(request), Completion(request.answer, reason))
         return [results[row] for row in range(len(prompts))]
+
+    def _rows_of(self, count: int, max_length: int) -> TorchRows:
+        """Return empty rows; the last ones again if they fit and graphs were recorded of them."""
+        rows = self._rows
+        if rows is not None and (rows.count, rows.max_length) == (count, max_length):
+            rows.cache.reset()
+            return rows
+        rows = TorchRows(self.model, count=count, max_length=max_length)
+        self._rows = rows if isinstance(self.model.compiled_step, GraphStep) else None
+        return rows
 
     def stream(self, prompt: Sequence[int], params: SamplingParams) -> Iterator[int]:
         """Yield the tokens of one answer as they are made, without the stop token.

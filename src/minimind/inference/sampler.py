@@ -169,7 +169,9 @@ def _maxima(logits_BV: Tensor) -> tuple[list[float], list[int]]:
     """Return each row's largest logit and its token; not a number where any logit isn't one."""
     if logits_BV.device.type != "cpu":
         largest_B, ids_B = logits_BV.max(-1)
-        return largest_B.tolist(), ids_B.tolist()
+        both_2B = torch.stack((largest_B.double(), ids_B.double()))  # one wait for the device
+        largest, ids = both_2B.tolist()
+        return largest, [int(token) for token in ids]
     rows = logits_BV.numpy()  # 1 us for 12,000 numbers, torch's maximum with its index 12
     ids = rows.argmax(-1).tolist()
     return [float(row[token]) for row, token in zip(rows, ids, strict=True)], ids

@@ -13,7 +13,11 @@ FP32, BF16, INT8 = 4, 2, 1
 """Bytes of a number."""
 
 LOSS_CHUNK = 1024
-"""Tokens whose logits the loss holds at once (`train.objective.CHUNK`)."""
+"""Tokens whose logits the loss holds at once: 1,024 x 12,000 in fp32 are 49 MB."""
+
+GPU_LOGITS = 100_000_000
+"""Logits that it holds at once on a GPU, 400 MB. The compiler unrolls the chunks, at 0.6 s each
+whenever it meets a shape: 64 of them in a micro-batch of 65,536 tokens (docs/LOG.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,10 +174,17 @@ def mean_keys(sequence_length: int, *, window: int | None) -> float:
     return w - w * (w - 1) / (2 * T)
 
 
+def loss_chunk(vocab_size: int, *, device: str) -> int:
+    """Return how many tokens' logits the loss holds at once on a device, `cpu` or `cuda`."""
+    if device != "cuda":
+        return LOSS_CHUNK
+    return max(LOSS_CHUNK, 1 << (GPU_LOGITS // vocab_size).bit_length() - 1)
+
+
 def training_memory(
-    config: ModelConfig, *, micro_batch_rows: int, sequence_length: int
+    config: ModelConfig, *, micro_batch_rows: int, sequence_length: int, device: str = "cpu"
 ) -> TrainingMemory:
-    """Return what one process holds while training, in bytes."""
+    """Return what one process holds while training on a device, `cpu` or `cuda`, in bytes."""
     parts = count_parameters(config)
     tokens = micro_batch_rows * sequence_length
     D, L, V = config.hidden_size, _layers(config), config.vocab_size
@@ -192,7 +203,7 @@ def training_memory(
         layer=layer,
         loss=D * BF16 * tokens + V * D * FP32,
         # The logits, and in turn their logarithms or their gradient.
-        loss_work=min(LOSS_CHUNK, tokens) * V * 2 * FP32,
+        loss_work=min(loss_chunk(V, device=device), tokens) * V * 2 * FP32,
     )
 
 

@@ -3,6 +3,8 @@
 What it saves on a GPU is for `bench/gpu.py 6` to tell: none was at hand. A graph is recorded the
 first time that a number of rows meets a number of slots, both rounded up, and replayed from then
 on. Rows that only fill a number up write to the slot after the last, which nobody reads.
+The recorded kernels are torch's own, some 60 a layer, or with `fuse` those of torch.compile, fewer
+and larger: the first recordings then take half a minute.
 
 Axes: B rows, T query (1), S key, G kv heads, K head dim, V vocabulary.
 """
@@ -57,10 +59,14 @@ class GraphStep:
 
     Args:
         model: in eval mode; its weights may change in place, its modules may not.
+        fuse: compile the step before it is recorded.
     """
 
-    def __init__(self, model: CausalLM) -> None:
+    def __init__(self, model: CausalLM, *, fuse: bool = False) -> None:
         self._model = model
+        self._step: Callable[..., Tensor] = (
+            torch.compile(self._forward, fullgraph=True) if fuse else self._forward
+        )
         config = model.config
         windows = {config.window_of(layer) for layer in range(config.num_hidden_layers)}
         dynamic = config.rope_scaling is not None and config.rope_scaling.rope_type == "dynamic"
@@ -111,27 +117,21 @@ class GraphStep:
         return recording.logits[:count]
 
     def _record(self, whole: KVCache, first: int, rows: int, needed: int) -> _Recording:
-        device, buffer = whole.device, whole.buffers()[0][0]
+        device, (keys, values) = whole.device, whole.buffers()
         ids_B1 = torch.zeros(rows, 1, dtype=torch.int64, device=device)
         # While it warms up it writes where nobody reads.
         positions_B1 = torch.full_like(ids_B1, whole.max_length - 1)
-        writer = _RowsWriter(whole, first, rows, needed, positions_B1)
+        mine = [[buffer[first : first + rows] for buffer in buffers] for buffers in (keys, values)]
 
         def step() -> Tensor:
-            model = self._model
-            rotary = rotary_tables(model.config, positions_B1)
-            mask = writer.mask()
-            x_BTD = model.model.embed_tokens(ids_B1)
-            for layer in model.model.layers:
-                x_BTD = layer(x_BTD, rotary, mask, writer, writer)
-            return model.head(model.model.norm(x_BTD))[:, 0]
+            return self._step(ids_B1, positions_B1, *mine, needed)
 
         if device.type != "cuda":
             logits_BV = torch.empty(
                 rows, self._model.config.vocab_size, dtype=self._model.output_weight.dtype
             )
             return _Recording(
-                buffer, ids_B1, positions_B1, logits_BV, lambda: void(logits_BV.copy_(step()))
+                keys[0], ids_B1, positions_B1, logits_BV, lambda: void(logits_BV.copy_(step()))
             )
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -143,7 +143,21 @@ class GraphStep:
         with torch.cuda.graph(graph, pool=self._pool):
             logits_BV = step()
         self._pool = self._pool or graph.pool()
-        return _Recording(buffer, ids_B1, positions_B1, logits_BV, graph.replay)
+        return _Recording(keys[0], ids_B1, positions_B1, logits_BV, graph.replay)
+
+    def _forward(
+        self, ids_B1: Tensor, positions_B1: Tensor, keys: list[Tensor], values: list[Tensor],
+        needed: int,
+    ) -> Tensor:  # fmt: skip
+        """Return (B, V) logits; of the cache the first `needed` slots are seen."""
+        model = self._model
+        writer = _RowsWriter(keys, values, needed, positions_B1)
+        rotary = rotary_tables(model.config, positions_B1)
+        mask = writer.mask()
+        x_BTD = model.model.embed_tokens(ids_B1)
+        for layer in model.model.layers:
+            x_BTD = layer(x_BTD, rotary, mask, writer, writer)
+        return model.head(model.model.norm(x_BTD))[:, 0]
 
 
 def void(_: object) -> None:
@@ -154,13 +168,11 @@ class _RowsWriter:
     """What `KVCache` and `CacheStep` are to a layer, for one token of each of several rows."""
 
     def __init__(
-        self, whole: KVCache, first: int, rows: int, needed: int, positions_B1: Tensor
+        self, keys: list[Tensor], values: list[Tensor], needed: int, positions_B1: Tensor
     ) -> None:
-        keys, values = whole.buffers()
-        self._keys = [buffer[first : first + rows] for buffer in keys]
-        self._values = [buffer[first : first + rows] for buffer in values]
+        self._keys, self._values = keys, values
         self._needed, self._positions_B1 = needed, positions_B1
-        self._rows_B = torch.arange(rows, device=positions_B1.device)
+        self._rows_B = torch.arange(positions_B1.shape[0], device=positions_B1.device)
 
     def write(
         self, layer: int, k_BGTK: Tensor, v_BGTK: Tensor, _step: object

@@ -97,8 +97,9 @@ def advice(config: RunConfig, *, memory: int) -> str:
 
     def needs(rows: int, *, checkpointed: bool) -> int:
         predicted = training_memory(
-            config.model, micro_batch_rows=rows * sequences, sequence_length=length
-        )
+            config.model, micro_batch_rows=rows * sequences, sequence_length=length,
+            device=pick_device(train).type,
+        )  # fmt: skip
         return predicted.total(
             optimizer=config.optim.kind, checkpointed=checkpointed, averaged=averaged
         )

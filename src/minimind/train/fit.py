@@ -69,7 +69,7 @@ def largest_micro_batch(
         rows = most_rows
         while rows >= fewest:
             needed = training_memory(
-                model, micro_batch_rows=rows, sequence_length=sequence_length
+                model, micro_batch_rows=rows, sequence_length=sequence_length, device="cuda"
             ).total(optimizer=optimizer, checkpointed=layers == "all", averaged=averaged)
             if needed <= memory:
                 return rows, layers

@@ -20,9 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from minimind.data.batch import IGNORE, Batch
 from minimind.errors import ConfigError
 from minimind.model import CausalLM, CausalLMOutput, linear_cross_entropy, token_log_probs
-
-CHUNK = 1024
-"""Positions whose logits exist at a time: 1,024 x 12,000 in fp32 are 49 MB."""
+from minimind.model.accounting import loss_chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +48,21 @@ class Objective(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class NextToken:
-    """Cross-entropy of the next token: pretraining, and SFT (there the labels carry the mask)."""
+    """Cross-entropy of the next token: pretraining, and SFT (there the labels carry the mask).
 
-    chunk: int = CHUNK
+    Attributes:
+        chunk: positions whose logits exist at a time; None: what fits the device, as in the others.
+    """
+
+    chunk: int | None = None
 
     def __call__(self, model: CausalLM, batch: Batch, /) -> Loss:
         """Return the summed cross-entropy in nats and the number of labels."""
         output = _read(model, batch)
         total, count = linear_cross_entropy(
-            _hidden(output), model.output_weight, batch.labels.flatten(), chunk=self.chunk
-        )
+            _hidden(output), model.output_weight, batch.labels.flatten(),
+            chunk=self.chunk or _chunk(model),
+        )  # fmt: skip
         return with_auxiliary(Loss(total, count), output)
 
 
@@ -79,7 +82,7 @@ class DPO:
     reference: CausalLM
     beta: float = 0.1
     label_smoothing: float = 0.0
-    chunk: int = CHUNK
+    chunk: int | None = None
 
     def __post_init__(self) -> None:
         self.reference.eval().requires_grad_(False)
@@ -123,7 +126,7 @@ class Distill:
     teacher: CausalLM
     temperature: float = 2.0
     alpha: float = 0.5
-    chunk: int = CHUNK
+    chunk: int | None = None
 
     def __post_init__(self) -> None:
         self.teacher.eval().requires_grad_(False)
@@ -145,7 +148,7 @@ class Distill:
             student_ND, student_VD, teacher_ND, teacher_VD, labels_N != IGNORE
         )
         cross_entropy, count = linear_cross_entropy(
-            student_ND, student_VD, labels_N, chunk=self.chunk
+            student_ND, student_VD, labels_N, chunk=self.chunk or _chunk(model)
         )
         total = self.alpha * divergence + (1 - self.alpha) * cross_entropy
         metrics = {"divergence": divergence.detach(), "cross_entropy": cross_entropy.detach()}
@@ -167,18 +170,16 @@ class Distill:
             kl_C = (log_p_CV.exp() * (log_p_CV - log_q_CV)).sum(dim=-1)
             return (kl_C * counted_C).sum()
 
+        chunk = self.chunk or _chunk(self.teacher)
         parts = zip(
-            student_ND.split(self.chunk),
-            teacher_ND.split(self.chunk),
-            counted_N.split(self.chunk),
-            strict=True,
+            student_ND.split(chunk), teacher_ND.split(chunk), counted_N.split(chunk), strict=True
         )
         # Checkpointed: the backward pass makes a chunk's logits again instead of keeping them all.
         sums = [checkpoint(of_chunk, *part, use_reentrant=False) for part in parts]
         return torch.stack(sums).sum()
 
 
-def sequence_log_probs(model: CausalLM, batch: Batch, *, chunk: int = CHUNK) -> Tensor:
+def sequence_log_probs(model: CausalLM, batch: Batch, *, chunk: int | None = None) -> Tensor:
     """Return (B,) fp32: the log-probability of each row's labels, 0 for a row without any."""
     return _label_log_probs(model, _read(model, batch), batch, chunk=chunk)
 
@@ -196,10 +197,10 @@ def with_auxiliary(loss: Loss, output: CausalLMOutput) -> Loss:
 
 
 def _label_log_probs(
-    model: CausalLM, output: CausalLMOutput, batch: Batch, *, chunk: int
+    model: CausalLM, output: CausalLMOutput, batch: Batch, *, chunk: int | None
 ) -> Tensor:
     log_probs_N = token_log_probs(
-        _hidden(output), model.output_weight, batch.labels.flatten(), chunk=chunk
+        _hidden(output), model.output_weight, batch.labels.flatten(), chunk=chunk or _chunk(model)
     )
     return log_probs_N.view(batch.labels.shape).sum(dim=1)
 
@@ -212,6 +213,10 @@ def _read(model: CausalLM, batch: Batch) -> CausalLMOutput:
         image_features=batch.image_features,
         logits="none",
     )
+
+
+def _chunk(model: CausalLM) -> int:
+    return loss_chunk(model.config.vocab_size, device=model.model.norm.weight.device.type)
 
 
 def _hidden(output: CausalLMOutput) -> Tensor:
