@@ -30,7 +30,7 @@ def open_chromium() -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=CHROMIUM_FLAGS, timeout=120_000
+            executable_path=CHROMIUM, args=CHROMIUM_FLAGS, timeout=300_000
         )
         yield browser
         browser.close()

@@ -42,8 +42,13 @@ def test_a_quickstart_that_is_killed_and_interrupted_still_ends_in_a_report(tmp_
     process.kill()
     process.wait()
 
+    logged = metrics.stat().st_mtime_ns
     process = start(out, *flags)  # interrupted as by Ctrl-C: saves itself and says how to go on
-    time.sleep(20)
+    deadline = time.monotonic() + 400
+    while metrics.stat().st_mtime_ns == logged:  # pretraining goes on
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline, "pretraining never went on"
+        time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     text, _ = process.communicate(timeout=300)
     assert process.returncode == 130, text
@@ -68,7 +73,7 @@ def test_a_quickstart_that_is_killed_and_interrupted_still_ends_in_a_report(tmp_
     assert "词元" in (out / "report.zh-CN.md").read_text()
     assert list(out.glob("report-*.svg"))
     again = start(out, *flags)
-    text, _ = again.communicate(timeout=120)
+    text, _ = again.communicate(timeout=300)
     assert again.returncode == 0
     assert "evaluation: done earlier" in text
 

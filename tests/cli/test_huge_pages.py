@@ -30,7 +30,7 @@ def run(**environment: str) -> tuple[list[str], int]:
         [sys.executable, "-c", SHOW, "a b", "--x=1"],
         env=clean | environment, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     return out.split(" ", 2), process.pid
 
 

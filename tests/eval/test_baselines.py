@@ -92,4 +92,4 @@ def test_an_unknown_compressor_is_named():
 
 def test_a_process_of_its_own_gives_the_same():
     future = start_compressors(TRAINING, HELD_OUT)
-    assert future.result(timeout=120) == compressors(TRAINING, HELD_OUT)
+    assert future.result(timeout=600) == compressors(TRAINING, HELD_OUT)

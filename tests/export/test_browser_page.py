@@ -24,7 +24,7 @@ from minimind.model import CausalLM
 from minimind.tokenizer import Tokenizer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "browser"
-PATIENCE = 120_000  # milliseconds; a shared machine may take long to start a browser
+PATIENCE = 300_000  # milliseconds; a shared machine may take long to start a browser
 
 
 def need(what: object, reason: str) -> None:
@@ -100,6 +100,7 @@ def chat(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ch
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}/"
     page = chromium.new_page(locale="zh-CN")
+    page.set_default_timeout(PATIENCE)
     found = Chat(page, address, model, tokenizer, export)
     page.on("request", lambda request: note(found, request.url))
     page.on("pageerror", lambda error: found.errors.append(str(error)))

@@ -45,7 +45,7 @@ def opened(chromium, tmp_path):
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(120_000)
+        page.set_default_timeout(300_000)
         page.on("request", lambda r: None if r.url.startswith(("file:", "blob:"))
                 else problems.append(r.url))  # fmt: skip
         page.on("pageerror", lambda error: problems.append(str(error)))

@@ -14,7 +14,7 @@ def opened(chromium, tmp_path):
 
     def visit(path, *, width=1280):
         page = chromium.new_page(viewport={"width": width, "height": 900})
-        page.set_default_timeout(120_000)  # a shared machine may take long
+        page.set_default_timeout(300_000)  # a shared machine may take long
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(path.as_uri())

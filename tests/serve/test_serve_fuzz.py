@@ -82,7 +82,7 @@ def body(draw: random.Random, valid: dict) -> bytes:
 
 
 async def fuzz(checkpoint_dir, *, rounds: int) -> dict[int, int]:
-    server = Server(ServeSettings(request_timeout=60))
+    server = Server(ServeSettings())
     server.ready(Loader(LoadSettings(slots=4, queue=300)).load([f"mini={checkpoint_dir}"], []))
     draw = random.Random(7)
     counts: dict[int, int] = {}

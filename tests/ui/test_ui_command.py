@@ -18,7 +18,7 @@ from minimind.cli.ui import Args, main
 from minimind.errors import UserError
 from minimind.serve.loading import Loader, LoadSettings
 
-PATIENCE = 120
+PATIENCE = 300
 # A shell that starts us in the background has SIGINT ignored, and children inherit that.
 START = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
