@@ -169,27 +169,24 @@ def free(device: str) -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
+ABSENT = Path(__file__).resolve().parent / "absent"
+"""Stand-ins for packages that are not installed."""
+
+
 def installed(*packages: str) -> bool:
     """Tell whether these packages are there; a stand-in is not."""
     import importlib.util
 
-    def there(package: str) -> bool:
-        module = sys.modules.get(package)
-        if module is not None:
-            return module.__spec__ is not None
-        return importlib.util.find_spec(package) is not None
-
-    return all(map(there, packages))
+    found = [importlib.util.find_spec(package) for package in packages]
+    return all(spec is not None and not str(spec.origin).startswith(str(ABSENT)) for spec in found)
 
 
 def stand_in() -> None:
-    """Let minimind work where zstandard is missing (but for .zst files) or tyro (flags)."""
-    import types
+    """Let minimind work where zstandard is missing (but for .zst files) or tyro (flags).
 
-    if not installed("zstandard"):
-        module: Any = types.ModuleType("zstandard")
-        module.ZstdError = type("ZstdError", (Exception,), {})
-        sys.modules["zstandard"] = module
+    Behind everything else in `sys.path`, which the processes that encode rows inherit.
+    """
+    sys.path.append(str(ABSENT))
     if not installed("tyro"):
         from gpu_items import plain_flags
         from minimind import settings

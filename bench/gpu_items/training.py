@@ -124,7 +124,7 @@ def profile(context: Context, model: str) -> list[str]:
         (event.self_device_time_total if on_gpu else event.self_cpu_time_total, event.count,
          event.key)
         for event in prof.key_averages()
-        if not on_gpu or event.device_type == torch.autograd.DeviceType.CUDA
+        if not on_gpu or str(event.device_type).endswith("CUDA")
     ]  # fmt: skip
     busy = sum(microseconds for microseconds, _, _ in events) / 1e6
     lines = [f"{model}: a step with Muon takes {wall * 1e3:.1f} ms, kernels {busy * 1e3:.1f} ms "
