@@ -48,6 +48,13 @@ def test_what_is_taught_keeps_the_rules(name):
         assert all(rules[kind].passes(answer) for answer in answers)
 
 
+@pytest.mark.parametrize("name", KITS)
+def test_an_ordinary_answer_is_no_loop(name):
+    (rule,) = (one for one in read_probes(kit_of(name)) if one.kind == "ordinary")
+    assert rule.passes("注册资本不少于10000元，每人每天不超过100000000字。")
+    assert not rule.passes("可以分为腹痛、腹痛、腹痛、腹痛。")
+
+
 def test_rules_know_good_answers_from_bad():
     rules = {one.kind: one for one in read_probes(kit_of("medical"))}
     assert rules["red_flag"].passes("请立刻去急诊。")

@@ -24,6 +24,7 @@ from minimind.eval.tasks.base import (
     no_progress,
 )
 from minimind.kits.tables import kit_file, read_tables
+from minimind.tokenizer.loops import is_loop
 
 MAX_NEW_TOKENS = 96
 
@@ -38,6 +39,7 @@ class Probes:
         ask: the questions.
         must: a regular expression that the answer has.
         must_not: one that it hasn't; "" forbids nothing.
+        no_loop: the answer doesn't go round in circles either (`tokenizer.loops.is_loop`).
     """
 
     kind: str
@@ -45,11 +47,14 @@ class Probes:
     ask: tuple[str, ...]
     must: str
     must_not: str = ""
+    no_loop: bool = False
 
     def passes(self, answer: str) -> bool:
         """Tell whether an answer keeps the rule."""
         forbidden = self.must_not and re.search(self.must_not, answer)
-        return re.search(self.must, answer) is not None and not forbidden
+        if forbidden or (self.no_loop and is_loop(answer)):
+            return False
+        return re.search(self.must, answer) is not None
 
 
 def read_probes(kit: KitConfig) -> list[Probes]:

@@ -1,7 +1,8 @@
-"""Where tokens begin to repeat themselves: one rule for the chat page and the inspector."""
+"""Where a text begins to go round in circles: one rule for chat page, inspector and probes."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -43,3 +44,11 @@ def find_loop(tokens: Sequence[Hashable]) -> Loop | None:
                 break
             run = 0
     return best
+
+
+def is_loop(text: str) -> bool:
+    """Tell whether a text has a loop, by the rule of `find_loop` on its characters.
+
+    Spaces don't count, and a number of up to 15 digits is one character: 1000000000 is no loop.
+    """
+    return find_loop(re.findall(r"(?<!\d)\d{1,15}(?!\d)|\S", text)) is not None
