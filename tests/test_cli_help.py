@@ -60,9 +60,11 @@ def test_a_wrong_verb_names_the_nearest():
     assert "Did you mean 'train'?" in shown.stderr
 
 
-def test_a_reader_that_has_seen_enough_causes_no_traceback():
+@pytest.mark.parametrize("command", ["--help", "ui --help", "--version", "data list"])
+def test_a_reader_that_has_seen_enough_causes_no_traceback(command):
+    """Written by print, by tyro, and by rich, which would exit with 1."""
     with subprocess.Popen(
-        [sys.executable, "-m", "minimind", "ui", "--help"],
+        [sys.executable, "-m", "minimind", *command.split()],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         process.stdout.close()

@@ -61,8 +61,17 @@ def main(argv: list[str] | None = None) -> int:
             if sys.stdout:  # None where it was closed at the start: `>&-`, pythonw
                 sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left goes nowhere
-        return EXIT_READER_GONE
+        pass
+    except SystemExit as stop:  # so rich ends a program whose reader is gone, with 1
+        if not isinstance(stop.__context__, BrokenPipeError):
+            raise
+    leave_reader()
+    return EXIT_READER_GONE
+
+
+def leave_reader() -> None:
+    """Let what is still written go nowhere: nobody reads stdout any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _run(argv: list[str] | None) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
 from rich.console import Console
+
+from minimind.cli import leave_reader
 
 
 class SteadyConsole(Console):
@@ -17,4 +16,4 @@ class SteadyConsole(Console):
     def on_broken_pipe(self) -> None:
         """Say nothing from now on."""
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        leave_reader()
