@@ -38,14 +38,11 @@ class RopeScaling:
     beta_fast: float = 32.0
     beta_slow: float = 1.0
 
-    def __post_init__(self) -> None:
-        if self.factor < 1.0:
-            raise ConfigError(f"model.rope_scaling.factor = {self.factor}: must be at least 1")
-        if self.original_max_position_embeddings < 1:
-            raise ConfigError(
-                "model.rope_scaling.original_max_position_embeddings = "
-                f"{self.original_max_position_embeddings}: must be at least 1"
-            )
+    def check(self, table: str) -> None:
+        """Raise a ConfigError for what can't be; `table` is where it stands."""
+        for name in ("factor", "original_max_position_embeddings"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{table}.{name} = {getattr(self, name)}: must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,23 +75,24 @@ class MoEConfig:
     router_aux_loss_coef: float = 0.1
     router_z_loss_coef: float = 0.001
 
-    def __post_init__(self) -> None:
+    def check(self, table: str) -> None:
+        """Raise a ConfigError for what can't be; `table` is where it stands."""
         for name in ("num_experts", "num_experts_per_tok", "moe_intermediate_size"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"model.moe.{name} = {getattr(self, name)}: must be at least 1")
+                raise ConfigError(f"{table}.{name} = {getattr(self, name)}: must be at least 1")
         if self.num_experts_per_tok > self.num_experts:
             raise ConfigError(
-                f"model.moe.num_experts_per_tok = {self.num_experts_per_tok}: there are only "
-                f"model.moe.num_experts = {self.num_experts}"
+                f"{table}.num_experts_per_tok = {self.num_experts_per_tok}: there are only "
+                f"{table}.num_experts = {self.num_experts}"
             )
         if self.moe_intermediate_size % 8:
             raise ConfigError(
-                f"model.moe.moe_intermediate_size = {self.moe_intermediate_size}: must be a "
+                f"{table}.moe_intermediate_size = {self.moe_intermediate_size}: must be a "
                 "multiple of 8, as grouped matrix products want their rows aligned"
             )
         for name in ("router_aux_loss_coef", "router_z_loss_coef"):
             if not getattr(self, name) >= 0:
-                raise ConfigError(f"model.moe.{name} = {getattr(self, name)}: must not be negative")
+                raise ConfigError(f"{table}.{name} = {getattr(self, name)}: must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +184,10 @@ class ModelConfig:
             raise ConfigError(
                 f"model.sliding_window = {self.sliding_window}: model_type llama has none"
             )
+        if self.rope_scaling is not None:
+            self.rope_scaling.check("model.rope_scaling")
+        if self.moe is not None:
+            self.moe.check("model.moe")
         if self.moe is not None and self.model_type != "qwen3":
             raise ConfigError(
                 f"[model.moe] with model.model_type = {self.model_type!r}: a mixture of experts "
@@ -291,6 +293,10 @@ class InitConfig:
     zero_projections: bool = False
 
     def __post_init__(self) -> None:
+        if self.rope_scaling is not None:
+            self.rope_scaling.check("init.rope_scaling")
+        if self.upcycle is not None:
+            self.upcycle.check("init.upcycle")
         if not self.upcycle_noise >= 0:
             raise ConfigError(f"init.upcycle_noise = {self.upcycle_noise}: must not be negative")
 

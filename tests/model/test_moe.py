@@ -12,7 +12,7 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss
 
 from doubles import byte_tokenizer, tiny_config
 from minimind import checkpoint
-from minimind.config import LoraConfig, ModelConfig, MoEConfig
+from minimind.config import InitConfig, LoraConfig, ModelConfig, MoEConfig
 from minimind.data.batch import Batch
 from minimind.errors import CheckpointError, ConfigError
 from minimind.inference.experts import chosen_experts, expert_loads, recorded, routers_of
@@ -313,8 +313,10 @@ def test_presets_have_the_sizes_they_claim(preset: str, total: float, active: fl
     ],
 )
 def test_impossible_mixtures_are_refused(changes: dict[str, float], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        MoEConfig(**changes)
+    with pytest.raises(ConfigError, match=rf"model\.moe\.{said}"):
+        tiny_config(moe=MoEConfig(**changes))
+    with pytest.raises(ConfigError, match=rf"init\.upcycle\.{said}"):  # named as it was typed
+        InitConfig(upcycle=MoEConfig(**changes))
 
 
 def test_a_mixture_is_a_qwen3_with_one_window() -> None:
