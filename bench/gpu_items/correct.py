@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from minimind.config import ModelConfig, OptimConfig, TrainConfig
 from minimind.data.batch import Batch
 from minimind.errors import ConfigError
 from minimind.model import CausalLM
+from minimind.model.graphs import GraphStep
+from minimind.model.grouped import grouped_product
 from minimind.train import NextToken, Trainer, build_optimizer, build_schedule
 from steps import qwen3_of
 
@@ -37,8 +39,8 @@ SHAPE = ModelConfig(
 def run(context: Context) -> None:
     """Run every check; one that breaks is a failure of its own, not of the others."""
     torch.backends.cuda.matmul.allow_tf32 = False
-    checks: list[Callable[[Context], list[dict[str, Any]]]] = [
-        parity, boundaries, compiled, precisions, golden, decoding, resume,
+    checks: list[Callable[[Context], Iterable[dict[str, Any]]]] = [
+        parity, boundaries, compiled, precisions, golden, experts, decoding, resume,
     ]  # fmt: skip
     for check in checks:
         if not context.has(20, check.__name__):
@@ -187,7 +189,36 @@ def golden(context: Context) -> list[dict[str, Any]]:
                 f"fp32; the last loss is {here[-1][0]:.4f}")]  # fmt: skip
 
 
-def decoding(context: Context) -> list[dict[str, Any]]:
+def experts(context: Context) -> Iterator[dict[str, Any]]:
+    """Products of groups of rows, one of them empty, and their gradients, against a loop."""
+    ends = torch.tensor([37, 37, 64, 129, 200], dtype=torch.int32, device=context.device)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 64, generator=generator).to(context.device)
+    weights = torch.randn(5, 32, 64, generator=generator).to(context.device)
+    both: list[Any] = [grouped_product, looped_product]
+    for dtype, allowed in ((torch.bfloat16, 0.02), (torch.float32, 1e-5)):
+        results = []
+        for product in both:
+            leaves = [one.to(dtype).requires_grad_() for one in (x, weights)]
+            out = product(*leaves, ends)
+            out.float().square().sum().backward()
+            results.append([out, *(leaf.grad for leaf in leaves)])
+        worst = max(((a - b).norm() / b.norm()).item() for a, b in zip(*results, strict=True))
+        yield row(f"experts = a loop, {str(dtype).removeprefix('torch.')}", worst, allowed,
+                  "grouped products and gradients, relative")  # fmt: skip
+
+
+def looped_product(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+    """Return what `grouped_product` is to return, group by group."""
+    begins = [0, *ends.tolist()]
+    parts = [
+        x[begin:end] @ weight.T
+        for begin, end, weight in zip(begins, begins[1:], weights, strict=False)
+    ]
+    return torch.cat(parts)
+
+
+def decoding(context: Context) -> Iterator[dict[str, Any]]:
     """Greedy tokens of recorded graphs against the plain step's."""
     from minimind.inference import SamplingParams
     from minimind.inference.engine import Engine
@@ -196,10 +227,12 @@ def decoding(context: Context) -> list[dict[str, Any]]:
     params = SamplingParams(temperature=0, repetition_penalty=1.0, max_new_tokens=100)
     prompts = [tokens(1, 5 + 7 * n)[0].tolist() for n in range(6)]
     expected = Engine(model).generate(prompts, params)
-    model.set_compiled_decoding()
-    made = Engine(model).generate(prompts, params)
-    different = sum(a != b for a, b in zip(made, expected, strict=True))
-    return [row("graphs = plain step", different, 0, "answers of 6 that differ, greedy, fp32")]
+    for fuse in (False, True):
+        model.compiled_step = GraphStep(model, fuse=fuse)
+        made = Engine(model).generate(prompts, params)
+        different = sum(a != b for a, b in zip(made, expected, strict=True))
+        yield row(f"{'fused ' * fuse}graphs = plain step", different, 0,
+                  "answers of 6 that differ, greedy, fp32")  # fmt: skip
 
 
 def resume(context: Context) -> list[dict[str, Any]]:

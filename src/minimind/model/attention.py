@@ -257,14 +257,16 @@ def _single(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tenso
 
 
 def _flex(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor:
-    kernel = _compiled_flex() if q_BHTK.is_cuda else flex_attention
+    # Inside a compiled step the step's compiler fuses it.
+    apart = q_BHTK.is_cuda and not torch.compiler.is_compiling()
+    kernel = _compiled_flex() if apart else flex_attention
     gqa = q_BHTK.shape[1] != k_BGSK.shape[1]
     return kernel(q_BHTK, k_BGSK, v_BGSK, block_mask=mask.blocks, enable_gqa=gqa)
 
 
 @functools.cache
 def _compiled_flex() -> Callable[..., Any]:
-    """Uncompiled flex attention holds the whole score matrix; nested in a compile it's inlined."""
+    """Return flex attention compiled by itself: uncompiled it holds the whole score matrix."""
     return torch.compile(flex_attention)
 
 
