@@ -189,9 +189,9 @@ def stand_in() -> None:
     sys.path.append(str(ABSENT))
     if not installed("tyro"):
         from gpu_items import plain_flags
-        from minimind import settings
+        from minimind.settings import reading
 
-        settings._apply_flags = plain_flags.apply_flags
+        reading.apply_flags = plain_flags.apply_flags
 
 
 def compile_error(device: str) -> str | None:
