@@ -12,7 +12,7 @@ from minimind.inference.sampling import SamplingParams
 from minimind.inspect.reading import Reading, read_ids
 from minimind.model import CausalLM
 from minimind.tokenizer import Message, Tokenizer
-from minimind.tokenizer.chat import check_messages
+from minimind.tokenizer.messages import check_messages
 
 Prompt = str | Sequence[Message]
 

@@ -21,7 +21,8 @@ from typing import Any, Final
 import tokenizers
 
 from minimind.errors import DataError, TokenizerError
-from minimind.tokenizer.chat import Message, Rendered, check_messages, count_images
+from minimind.tokenizer.chat import Rendered
+from minimind.tokenizer.messages import Message, check_messages, count_images
 from minimind.tokenizer.roles import Roles, named_tokens, read_backend
 from minimind.tokenizer.template import ChatTemplate
 from minimind.tokenizer.tokenizer import Tokenizer, byte_characters

@@ -14,7 +14,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from minimind.errors import DataError, TokenizerError
-from minimind.tokenizer.chat import Message
+from minimind.tokenizer.messages import Message
 
 
 class _GenerationTag(Extension):

@@ -20,11 +20,10 @@ from minimind.tokenizer.chat import (
     CHAT_TEMPLATE,
     IMAGE_PAD,
     SPECIAL_TOKENS,
-    Message,
     Rendered,
     chat_parts,
-    check_image_count,
 )
+from minimind.tokenizer.messages import Message, check_image_count
 
 DEFAULT_DIRECTORY: Final = Path(__file__).parent / "default"
 
