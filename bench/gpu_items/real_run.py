@@ -61,7 +61,11 @@ def run(context: Context) -> None:
 
 def settings(context: Context, work: Path) -> list[Path | str]:
     """Return the presets that pretraining is laid with, and note what is not as usual."""
-    layers: list[Path | str] = ["speedrun"] if context.device == "cuda" else []
+    layers: list[Path | str] = ["speedrun"]
+    if context.device != "cuda":  # its processes that encode rows, not its long steps
+        workers = work / "workers.toml"
+        workers.write_text("[data]\nnum_workers = 1\n", encoding="utf-8")
+        layers = [workers]
     refusal = compile_error(context.device)
     if refusal is not None:
         context.left_out.append(f"compiled steps, the run is eager: {refusal}")
