@@ -406,8 +406,9 @@ def test_a_stall_is_retried_from_the_same_row_and_told(monkeypatch, caplog):
 
 def test_waiting_for_data_is_counted(tmp_path):
     loader = loader_of(config_of(written(tmp_path, "jsonl"), epochs_limit=1))
+    began = time.perf_counter()
     steps_of(loader)
-    assert 0 < loader.wait_seconds < 60
+    assert 0 < loader.wait_seconds < time.perf_counter() - began
 
 
 def test_licences_that_are_not_open_need_to_be_accepted():
