@@ -9,7 +9,7 @@ import torch
 
 from gpu_items.ceilings import matrix_rate
 from gpu_items.common import Context, compile_error, free, installed, seconds_of, spread
-from minimind.model.accounting import training_flops_per_token
+from minimind.model.accounting import training_flops_per_token, training_memory
 from minimind.settings import load_model_config
 from steps import BUILDERS, PADDING, Spec
 
@@ -95,11 +95,15 @@ def measure(context: Context, arm: Arm, rate: float) -> dict[str, Any]:
     flops = training_flops_per_token(config, sequence_length=length)
     real = speeds["median"] * (1 - PADDING if spec.system == "original" else 1)
     peak = torch.cuda.max_memory_allocated() / 2**20 if context.device == "cuda" else None
+    predicted = training_memory(
+        config, micro_batch_rows=count, sequence_length=length, device="cuda"
+    ).total(optimizer="muon" if variant == "muon" else "adamw")
     return {
         "model": spec.model, "system": spec.system, "mode": spec.mode, "variant": spec.variant,
         "rows": count, "tok/s": speeds["median"], "real tok/s": real, "min": speeds["min"],
         "max": speeds["max"], "n": speeds["n"], "of rate": speeds["median"] * flops / rate,
-        "peak MB": peak, "took s": time.perf_counter() - began,
+        "peak MB": peak, "predicted MB": predicted / 2**20 if system == "minimind" else None,
+        "took s": time.perf_counter() - began,
     }  # fmt: skip
 
 
