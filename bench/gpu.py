@@ -11,6 +11,7 @@
     5 recipe        learning rates at 64M; 64m against 64m-wide and moe at equal time
     6 decoding      1 to 512 rows, graphs and without, beside transformers; many requests at once
     7 quantisation  bitsandbytes, where it is
+    8 target        time to a held-out figure: ours, the original's recipe, packed AdamW
 
 Needs torch 2.11 or newer, safetensors, tokenizers, jinja2 and rich; transformers, bitsandbytes,
 torchao and others only for what is measured with them: what is missing is said and skipped
@@ -47,7 +48,7 @@ stand_in()
 
 NAMES = {
     "1": "correct", "2": "ceilings", "3": "training", "4": "real_run", "5": "recipe",
-    "6": "decoding", "7": "quantisation",
+    "6": "decoding", "7": "quantisation", "8": "target",
 }  # fmt: skip
 
 
@@ -129,7 +130,7 @@ def main() -> int:
     parser.add_argument("--small", action="store_true", help="sizes for a dry run")
     parser.add_argument("--minutes", type=float, default=8.5, help="of one item")
     parser.add_argument("--models", nargs="+", help="item 3 and 5: only these")
-    parser.add_argument("--data", type=Path, help="items 4 and 5: what `prepare` made")
+    parser.add_argument("--data", type=Path, help="items 4, 5, 8: what `prepare` made")
     parser.add_argument("--megabytes", type=float, default=45, help="prepare: of all files")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

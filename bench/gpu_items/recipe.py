@@ -51,7 +51,7 @@ def run(context: Context) -> None:
             figures = context.attempt(
                 f"{shape}{rate}", longest,
                 lambda shape=shape, rate=rate: train(
-                    context, data, shape, rate, seconds, compiled=refusal is None
+                    context, settings(context, data, shape, rate, compiled=refusal is None), seconds
                 ),
             )  # fmt: skip
             if figures is not None:
@@ -64,14 +64,9 @@ def run(context: Context) -> None:
     )
 
 
-def train(
-    context: Context, data: Path, shape: str, rate: str, seconds: float, *, compiled: bool
-) -> dict[str, Any]:
+def train(context: Context, config: RunConfig, seconds: float) -> dict[str, Any]:
     """Return an arm's held-out bits per byte and its speed."""
     tokenizer = Tokenizer.load("default")
-    config = settings(context, data, shape, rate, tokenizer)
-    if not compiled:
-        config = dataclasses.replace(config, train=dataclasses.replace(config.train, compile=False))
     seed_all(config.seed)
     timed = TimedRun(config, tokenizer, seconds=seconds, averages=(MEAN,))
     if config.train.compile:
@@ -83,9 +78,7 @@ def train(
                                                        "muon_lr": config.optim.muon_lr}  # fmt: skip
 
 
-def settings(
-    context: Context, data: Path, shape: str, rate: str, tokenizer: Tokenizer
-) -> RunConfig:
+def settings(context: Context, data: Path, shape: str, rate: str, *, compiled: bool) -> RunConfig:
     """Return the run of an arm."""
     config = load_run_config(["pretrain", shape, "speedrun"] if not context.small
                              else ["pretrain", shape])  # fmt: skip
@@ -99,9 +92,10 @@ def settings(
     rows = context.choose(max(1, config.train.batch_rows // 4), 8)
     loop = dataclasses.replace(
         config.train, batch_rows=rows, micro_batch_rows=min(rows, config.train.micro_batch_rows),
-        device=context.device, compile=not context.small,
+        device=context.device, compile=compiled and not context.small,
     )  # fmt: skip
-    model = dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
+    vocab_size = Tokenizer.load("default").vocab_size
+    model = dataclasses.replace(config.model, vocab_size=vocab_size)
     return fitted(dataclasses.replace(
         config, data=dataclasses.replace(config.data, train=files), optim=optim, train=loop,
         model=model,
