@@ -226,6 +226,7 @@ def test_tensorboard_gets_the_figures(tmp_path):
 def test_wandb_offline_writes_a_run_without_a_network(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB__SERVICE_WAIT", "300")  # seconds for its service to start
     tracker = make_tracker("wandb-offline", name="t", directory=tmp_path, settings={"lr": 1.0})
     tracker.log({"loss": 2.5}, step=1)
     tracker.finish()
