@@ -10,8 +10,10 @@ from typing import Any
 
 import httpx
 
-TIMEOUT = httpx.Timeout(10.0, read=600.0)
+TIMEOUT = httpx.Timeout(30.0, read=600.0)
 """An answer may wait in the server's queue; the server has a limit of its own."""
+LIST_SECONDS = 30.0
+"""For the list of models: on a machine that also trains, a server may be slow and yet there."""
 
 OPTIONAL = ("logprobs", "top_logprobs", "stream_options")
 """Fields that a server may not know. Without them the answer still comes."""
@@ -108,7 +110,7 @@ class Server:
             ServerError: as the class says.
         """
         async with _worded(), self._client() as client:
-            response = await client.get(f"{self.url}/models", timeout=10.0)
+            response = await client.get(f"{self.url}/models", timeout=LIST_SECONDS)
             if response.status_code != 200:
                 raise _refusal(response.status_code, response.content)
             try:
