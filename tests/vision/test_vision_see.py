@@ -107,7 +107,7 @@ def test_a_set_with_three_captions_has_no_one_of_four(seeing, tmp_path, capsys):
     assert scores["choice"] is scores["choice_plain"] is None
     assert scores["wrong_minus_right"]["low"] > 0
     text = page.read_text(encoding="utf-8")
-    assert text.count("fewer than four captions") == 2
+    assert text.count("fewer than<br>four captions") == 2
     assert text.count("<li") == 15
     see.main([str(seeing), str(data), "--held-out-share", "0"])
     assert "four" in capsys.readouterr().out

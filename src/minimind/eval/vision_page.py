@@ -116,7 +116,7 @@ def _difference(d: Difference) -> str:
 
 def _share(share: Share | None) -> str:
     if share is None:
-        return "–<span class='interval'>少于四种图名<br>fewer than four captions</span>"
+        return "–<span class='interval'>少于四种图名<br>fewer than<br>four captions</span>"
     interval = f"{share.low:.0%} … {share.high:.0%}"
     return f"{share.value:.1%}<span class='interval'>{interval}</span>"
 
