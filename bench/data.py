@@ -127,7 +127,8 @@ def read_only(config: object) -> int:
     from minimind.config import DataConfig
     from minimind.data.files import mixture
     from minimind.data.rejects import Rejects
-    from minimind.data.stream import MixedStream, Selection
+    from minimind.data.stream import MixedStream
+    from minimind.data.windows import Selection
 
     assert isinstance(config, DataConfig)
     stream = MixedStream(

@@ -22,7 +22,8 @@ from minimind.data import make_loader
 from minimind.data.files import mixture
 from minimind.data.reader import expand_paths, read_rows
 from minimind.data.rejects import Rejects
-from minimind.data.stream import MixedStream, Selection
+from minimind.data.stream import MixedStream
+from minimind.data.windows import Selection
 from minimind.tokenizer import Tokenizer
 
 FRAME_MB = 24

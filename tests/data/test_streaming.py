@@ -31,7 +31,8 @@ from minimind.data.formats import TextRow
 from minimind.data.hub import HubData
 from minimind.data.lines import Cursor
 from minimind.data.rejects import Rejects
-from minimind.data.stream import MixedStream, Selection
+from minimind.data.stream import MixedStream
+from minimind.data.windows import Selection
 from minimind.errors import ConfigError, DataError, FetchError
 
 TOKENIZER = byte_tokenizer()

@@ -14,8 +14,8 @@ from minimind.config import DataConfig
 from minimind.data.items import Item, RowEncoder, shifted_labels
 from minimind.data.packing import PackedRow, Packer, StreamPacker, WholePacker
 from minimind.data.rejects import Rejects
-from minimind.data.stream import Drawn
 from minimind.data.tables import as_json
+from minimind.data.windows import Drawn
 from minimind.data.workers import Workers
 from minimind.tokenizer import Tokenizer
 

@@ -21,7 +21,8 @@ from minimind.data.formats import ImageRow
 from minimind.data.image_rows import Encoded, ImageRows
 from minimind.data.reader import Origin
 from minimind.data.rejects import Rejects
-from minimind.data.stream import Drawn, EmptySideError, MixedStream, Mixture, Selection, Split
+from minimind.data.stream import EmptySideError, MixedStream, Mixture
+from minimind.data.windows import Drawn, Selection, Split
 from minimind.errors import ConfigError, DataError
 from minimind.tokenizer import Tokenizer
 

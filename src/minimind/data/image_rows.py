@@ -24,8 +24,8 @@ from minimind.data.formats import ChatRow, ImageRow, Row, TextRow
 from minimind.data.images import feature_store
 from minimind.data.items import RowEncoder, shifted_labels
 from minimind.data.reader import Origin, Rejects, expand_paths, read_rows
-from minimind.data.stream import Drawn
 from minimind.data.tables import as_json
+from minimind.data.windows import Drawn
 from minimind.errors import DataError
 from minimind.tokenizer import Tokenizer
 

@@ -29,7 +29,8 @@ from minimind.data.files import identity_of, mixture
 from minimind.data.items import Item
 from minimind.data.packing import collate, collate_pairs
 from minimind.data.rejects import Rejects, nothing_usable
-from minimind.data.stream import MixedStream, Selection, Split
+from minimind.data.stream import MixedStream
+from minimind.data.windows import Selection, Split
 from minimind.data.workers import Workers
 from minimind.errors import ConfigError, DataError
 from minimind.tokenizer import Tokenizer

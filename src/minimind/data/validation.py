@@ -11,7 +11,8 @@ from minimind.data.formats import TextRow
 from minimind.data.loader import Loader
 from minimind.data.reader import Origin
 from minimind.data.rejects import Rejects
-from minimind.data.stream import EmptySideError, Selection, WindowedFile
+from minimind.data.stream import EmptySideError
+from minimind.data.windows import Selection, WindowedFile
 from minimind.errors import ConfigError, DataError
 from minimind.tokenizer import Tokenizer
 
