@@ -42,7 +42,8 @@ class Planning(Records):
         """Plan SFT and the problems again by what pretraining left of the minutes; once a run.
 
         Pretraining is most of the budget: at a rate a tenth below the one that was planned with it
-        would take more than all of SFT.
+        takes as long again as all of SFT in a long run. At least half of what was planned is kept:
+        a model that hardly saw a conversation is no use, minutes or not.
         """
         plan = read_json(self._at("plan.json"))
         done = self.stages.get("pretrain")
@@ -52,7 +53,7 @@ class Planning(Records):
         after = [name for name in plan["seconds"] if name != "pretrain"]
         planned = sum(plan["seconds"][name] for name in after)
         left = self.config.minutes * 60 - self._spent_so_far()
-        factor = min(1.5, max(0.3, left / planned))
+        factor = min(1.5, max(0.5, left / planned))
         seconds = plan["seconds"] | {n: round(plan["seconds"][n] * factor, 1) for n in after}
         plan |= {
             "seconds": seconds,
