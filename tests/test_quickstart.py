@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import tyro
 
 from minimind.data.catalogue import select
 from minimind.data.fetch import is_cached
@@ -135,3 +136,20 @@ def test_a_short_speedrun_leaves_evaluation_what_it_takes():
     assert sum(speedrun_shares(30).values()) == pytest.approx(1)
     for name, share in speedrun_shares(24 * 60).items():
         assert share == pytest.approx(LONG_SHARE[name], abs=0.01)
+
+
+def test_the_report_gives_the_command_that_does_it_again(tmp_path):
+    from minimind.cli import quickstart, speedrun
+
+    short = QuickstartConfig(out=tmp_path, minutes=3.0).command
+    assert short == (
+        f"minimind quickstart --out {tmp_path} --model nano --sources embedded --vocab-size 6144 "
+        "--seed 42 --minutes 3.0 --fresh"
+    )
+    long = QuickstartConfig(
+        out=tmp_path, minutes=90.0, model="64m", sources="full", vocab_size=12_000, verb="speedrun"
+    ).command
+    assert "--budget 90m --without-gpu --fresh" in long
+    for words, args in ((short, quickstart.Args), (long, speedrun.Args)):
+        given = tyro.cli(args, args=words.split()[2:])
+        assert (given.out, given.seed, given.fresh) == (tmp_path, 42, True)

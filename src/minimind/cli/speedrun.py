@@ -83,6 +83,7 @@ def main(argv: list[str]) -> int | None:
         seed=args.seed,
         steps=args.steps,
         language=choose_language(args.language),
+        verb="speedrun",
     )
     if args.fresh:
         delete_earlier(config.out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from minimind.errors import ConfigError
 from minimind.quickstart.words import Language
@@ -63,6 +63,7 @@ class QuickstartConfig:
         seed: of every random choice.
         steps: pretraining steps, instead of measuring this machine.
         language: of the explanations; the report is written in both.
+        verb: of the command line that asked: `quickstart` or `speedrun`.
     """
 
     out: Path = Path("runs/quickstart")
@@ -77,12 +78,27 @@ class QuickstartConfig:
     seed: int = 42
     steps: int | None = None
     language: Language = "zh"
+    verb: Literal["quickstart", "speedrun"] = "quickstart"
 
     def __post_init__(self) -> None:
         if self.minutes <= 0:
             raise ConfigError(f"--minutes {self.minutes}: must be more than 0")
         if self.steps is not None and self.steps < 1:
             raise ConfigError(f"--steps {self.steps}: must be at least 1")
+
+    @property
+    def command(self) -> str:
+        """Return what does all of it again."""
+        flags: dict[str, Any] = {"out": self.out, **self.identity}
+        if self.verb == "speedrun":  # its vocabulary is the model's
+            flags |= {"budget": f"{self.minutes:g}m", "data": self.data, "vocab_size": None}
+        else:
+            flags |= {"minutes": self.minutes}
+        words = [f"--{k.replace('_', '-')} {v}" for k, v in flags.items() if v is not None]
+        gpu = self.verb == "quickstart" or "speedrun" in self.layers
+        return " ".join(
+            ["minimind", self.verb, *words, *([] if gpu else ["--without-gpu"]), "--fresh"]
+        )
 
     @property
     def identity(self) -> dict[str, Any]:

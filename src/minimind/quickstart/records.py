@@ -55,8 +55,6 @@ class Records:
 
         shape = replace(load_model_config(self.config.model), vocab_size=self.config.vocab_size)
         device = pick_device(TrainConfig()).type
-        flags = {"out": self.out, "minutes": self.config.minutes, **self.config.identity}
-        words = [f"--{k.replace('_', '-')} {v}" for k, v in flags.items() if v is not None]
         bigger = "minimind train pretrain 64m --data.train YOUR.jsonl --train.tokens 1_300_000_000"
         return Stages(
             preset=self.config.model,
@@ -67,7 +65,7 @@ class Records:
             started=datetime.now().astimezone().isoformat(timespec="seconds"),
             commands={
                 "chat": f"minimind chat {self.out}/dpo",
-                "repeat": f"minimind quickstart {' '.join(words)} --fresh",
+                "repeat": self.config.command,
                 "bigger": bigger,
             },
         )
