@@ -170,22 +170,22 @@ def compiled(context: Context) -> list[dict[str, Any]]:
 
 def precisions(context: Context) -> list[dict[str, Any]]:
     """Steps in bf16 and fp16 (with its scaler) against fp32."""
-    steps = batches(20)
+    steps = batches(context.choose(20, 6))
     exact = curve(trainer(context), steps)
     return [
         row(f"{precision} = fp32", largest(curve(trainer(context, precision=precision), steps),
-                                           exact), 0.03, "loss of 20 steps, relative")
+                                           exact), 0.03, f"loss of {len(steps)} steps, relative")
         for precision in ("bf16", "fp16") if precision == "bf16" or context.device == "cuda"
     ]  # fmt: skip
 
 
 def golden(context: Context) -> list[dict[str, Any]]:
     """Twenty steps here against the same ones on the CPU."""
-    steps = batches(20)
+    steps = batches(context.choose(20, 6))
     here = curve(trainer(context), steps)
     on_cpu = dataclasses.replace(context, device="cpu")
     reference = trainer(on_cpu, device="cpu")
-    return [row("20 steps = the CPU's", largest(here, curve(reference, steps)), 5e-3,
+    return [row(f"{len(steps)} steps = the CPU's", largest(here, curve(reference, steps)), 5e-3,
                 f"fp32; the last loss is {here[-1][0]:.4f}")]  # fmt: skip
 
 
