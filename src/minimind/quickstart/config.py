@@ -26,7 +26,7 @@ LONG_SHARE: Shares = {
 def speedrun_shares(minutes: float) -> Shares:
     """Return the shares of a run of so many minutes: `LONG_SHARE`, the nearer to `SHARE` the less.
 
-    Evaluation hardly costs less in a short run: with `LONG_SHARE`, 8 minutes left it 16 seconds.
+    Evaluation hardly costs less in a short run: with `LONG_SHARE`, 8 minutes left it 18 seconds.
     """
     short = min(1.0, 10 / minutes)
     return {name: LONG_SHARE[name] + (SHARE[name] - LONG_SHARE[name]) * short for name in SHARE}
