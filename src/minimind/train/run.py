@@ -10,6 +10,7 @@ No stage has code here: a stage is a preset.
 
 from __future__ import annotations
 
+import os
 import dataclasses
 import math
 import re
@@ -191,6 +192,8 @@ def _prepare_process(config: RunConfig) -> None:
     seed_all(config.seed)
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
+    if config.train.deterministic:  # without it torch refuses cuBLAS's products; read at the first
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if torch.are_deterministic_algorithms_enabled() != config.train.deterministic:
         torch.use_deterministic_algorithms(config.train.deterministic)  # imports inductor: 1 s
 
