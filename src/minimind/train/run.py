@@ -10,9 +10,9 @@ No stage has code here: a stage is a preset.
 
 from __future__ import annotations
 
-import os
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
