@@ -18,11 +18,12 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 with contextlib.suppress(ValueError):  # not in the main thread
     signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, str(Path(__file__).parent))
+
+from browser_doubles import open_chromium
+
 # How long an example takes says how busy the machine is, nothing of what is tested.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
-
-from browser_doubles import open_chromium
 
 
 @pytest.fixture(scope="module")
