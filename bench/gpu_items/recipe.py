@@ -35,9 +35,7 @@ def run(context: Context) -> None:
     if context.data is None:
         context.left_out.append("the arms: --data FOLDER of `gpu.py prepare`")
         return
-    refusal = compile_error(context.device)
-    if refusal is not None:
-        context.left_out.append(f"compiled steps, the arms are eager: {refusal}")
+    compiled = can_compile(context)
     with tempfile.TemporaryDirectory() as folder:
         data = unpack(context.data, Path(folder))
         arms = context.choose(ARMS, (("nano", ""), ("nano", " constant")))
@@ -51,7 +49,7 @@ def run(context: Context) -> None:
             figures = context.attempt(
                 f"{shape}{rate}", longest,
                 lambda shape=shape, rate=rate: train(
-                    context, settings(context, data, shape, rate, compiled=refusal is None), seconds
+                    context, settings(context, data, shape, rate, compiled=compiled), seconds
                 ),
             )  # fmt: skip
             if figures is not None:
@@ -62,6 +60,14 @@ def run(context: Context) -> None:
         f"{seconds:.0f} s each, one seed: a difference below the spread of seeds in docs/LOG.md "
         "says nothing"
     )
+
+
+def can_compile(context: Context) -> bool:
+    """Tell whether arms can have compiled steps; note it if not."""
+    refusal = compile_error(context.device)
+    if refusal is not None:
+        context.left_out.append(f"compiled steps, the arms are eager: {refusal}")
+    return refusal is None
 
 
 def train(context: Context, config: RunConfig, seconds: float) -> dict[str, Any]:

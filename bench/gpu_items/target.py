@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gpu_items.common import Context, compile_error, free
+from gpu_items.common import Context, free
 from gpu_items.prepare import unpack
-from gpu_items.recipe import OVERHEAD, settings, train
+from gpu_items.recipe import OVERHEAD, can_compile, settings, train
 from minimind.config import OptimConfig, RunConfig
 
 ARMS = (
@@ -28,9 +28,7 @@ def run(context: Context) -> None:
     if context.data is None:
         context.left_out.append("the arms: --data FOLDER of `gpu.py prepare`")
         return
-    refusal = compile_error(context.device)
-    if refusal is not None:
-        context.left_out.append(f"compiled steps, the arms are eager: {refusal}")
+    compiled = can_compile(context)
     with tempfile.TemporaryDirectory() as folder:
         data = unpack(context.data, Path(folder))
         whole = (context.left - OVERHEAD * len(ARMS)) / sum(share for _, share in ARMS)
@@ -39,7 +37,7 @@ def run(context: Context) -> None:
         for name, share in ARMS:
             began = time.perf_counter()
             config = arm(
-                settings(context, data, context.choose("64m", "nano"), "", compiled=not refusal),
+                settings(context, data, context.choose("64m", "nano"), "", compiled=compiled),
                 name,
             )
             figures = context.attempt(
