@@ -21,9 +21,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from browser_doubles import open_chromium
 
-# How long an example takes says how busy the machine is, nothing of what is tested.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")
+# The same examples every time: a run's verdict is that of the code. Others: HYPOTHESIS=search. How
+# long an example takes says how busy the machine is, nothing of what is tested.
+settings.register_profile(
+    "same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("search", deadline=None, max_examples=1_000)
+settings.load_profile(os.environ.get("HYPOTHESIS", "same"))
 
 
 @pytest.fixture(scope="module")

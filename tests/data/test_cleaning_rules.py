@@ -7,7 +7,7 @@ import ftfy
 import numpy as np
 import opencc
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minimind.data.cleaning.chain import clean
@@ -278,6 +278,7 @@ PIECES = [
 ]  # fmt: skip
 
 
+@example(["11010519491231002X", "微信号：abc_123"])  # a name of an account right after a letter
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=12)), max_size=12))
 @settings(max_examples=120, deadline=None)
 def test_cleaning_twice_is_cleaning_once(parts):

@@ -59,10 +59,14 @@ def test_a_mean_begins_anew_when_it_is_taken():
     for loss in (3.0, 5.0):
         mean.add(report(loss))
     mean.add(report(math.nan, learnt=0))  # nothing to learn: no loss
-    assert mean.take() == pytest.approx(4.0)
-    assert math.isnan(mean.take())
+    assert mean.line(regular=True) == pytest.approx(4.0)
+    assert math.isnan(mean.line(regular=True))
+    mean.add(report(2.0))
+    assert mean.line(regular=False) == pytest.approx(2.0)  # a stop's own line takes nothing away
+    mean.add(report(4.0))
+    assert mean.line(regular=True) == pytest.approx(3.0)
     mean.add(report(math.nan))
-    assert math.isnan(mean.take())
+    assert math.isnan(mean.line(regular=True))
 
 
 def test_a_band_of_means_is_a_third_as_wide_and_holds_healthy_runs(tmp_path):
