@@ -425,6 +425,9 @@ class TrainConfig:
     Attributes:
         steps: optimizer updates. None: from `tokens`, or from `epochs` passes over the data.
         tokens: token budget (slots, padding included).
+        minutes: wall-clock of the run, resumes included. How many steps fit is found out while it
+            trains (`train.pace`); `steps`, `tokens` or `epochs` are the first guess, by default
+            one pass over the data. The length in the end is in run.toml, as `steps`.
         batch_rows: rows (pairs for preference) in a step, over all ranks and micro-batches.
         micro_batch_rows: rows in one forward and backward.
         precision: `bf16` and `fp16` are `torch.amp` over fp32 weights; `auto` is bf16 where the
@@ -444,6 +447,7 @@ class TrainConfig:
     steps: int | None = None
     tokens: int | None = None
     epochs: float | None = None
+    minutes: float | None = None
     batch_rows: int = 512
     micro_batch_rows: int = 16
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -459,7 +463,7 @@ class TrainConfig:
     parallel: Literal["replicate", "shard"] = "replicate"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "tokens", "epochs", "threads", "max_bad_steps"):
+        for name in ("steps", "tokens", "epochs", "minutes", "threads", "max_bad_steps"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"train.{name} = {value}: must be above 0")

@@ -41,9 +41,9 @@ class Planning(Records):
     def _catch_up(self) -> dict[str, Any]:
         """Plan SFT and the problems again by what pretraining left of the minutes; once a run.
 
-        Pretraining is most of the budget: at a rate a tenth below the one that was planned with it
-        takes as long again as all of SFT in a long run. At least half of what was planned is kept:
-        a model that hardly saw a conversation is no use, minutes or not.
+        Pretraining is most of the budget, and what it takes beside its steps (starting, saving) is
+        not in the plan. At least half of what was planned is kept: a model that hardly saw a
+        conversation is no use, minutes or not.
         """
         plan = read_json(self._at("plan.json"))
         done = self.stages.get("pretrain")
@@ -117,6 +117,14 @@ class Planning(Records):
             "--data.train", self._at("data/pretrain"),
             "--data.validation-share", TEXT_HELD_OUT,
         ]  # fmt: skip
+
+    def _pretrain_minutes(self, plan: Mapping[str, Any]) -> list[object]:
+        """Return the flag that holds pretraining to its time, where a time was planned.
+
+        The rate that it was planned with is one of fourteen steps; most of the budget hangs on it.
+        """
+        seconds = plan["seconds"].get("pretrain")
+        return [] if seconds is None else ["--train.minutes", round(seconds / 60, 2)]
 
     def _measured(self, split: Mapping[str, Any]) -> tuple[float, float]:
         """Return tokens per second and seconds per step of a few real pretraining steps."""

@@ -125,6 +125,7 @@ class Quickstart(Planning):
         return self._train("pretrain", self._layers, [
             *self._pretrain_flags(plan.get("micro-batch", {})),
             "--train.steps", plan["pretrain steps"],
+            *self._pretrain_minutes(plan),
         ])  # fmt: skip
 
     def _sft(self) -> StageRecord | None:

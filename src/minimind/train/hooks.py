@@ -156,7 +156,7 @@ class Log:
             self._progress.start()
             self.console.show_cursor(True)  # an aborted run must not leave a terminal without one
             self._task = self._progress.add_task(self.label, total=trainer.steps, figures="")
-        self._progress.update(self._task, completed=trainer.step, figures=text)
+        self._progress.update(self._task, completed=trainer.step, total=trainer.steps, figures=text)
 
 
 class Validate:

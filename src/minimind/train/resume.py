@@ -16,7 +16,7 @@ from minimind.train.metrics import read_metrics
 
 FREE_ON_RESUME = (
     "name", "out", "log.", "save.", "train.threads", "train.max_bad_steps",
-    "train.steps", "train.tokens", "train.epochs",
+    "train.steps", "train.tokens", "train.epochs", "train.minutes",
     "train.micro_batch_rows", "train.gradient_checkpointing", "train.parallel",
     "train.fuse_projections",
 )  # fmt: skip

@@ -14,6 +14,7 @@ import dataclasses
 import math
 import os
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ from minimind.train.failures import explained
 from minimind.train.metrics import MetricsLog
 from minimind.train.on_track import on_track
 from minimind.train.optim import build_optimizer
+from minimind.train.pace import Pace, check_pace, planned_before, with_steps
 from minimind.train.provenance import RunLedger
 from minimind.train.resume import check_new, check_same_run, recall_best, with_shape
 from minimind.train.rng import seed_all
@@ -96,6 +98,8 @@ def run(config: RunConfig, *, resume: bool = False, console: Console | None = No
 
 
 def _run(config: RunConfig, *, resume: bool, console: Console, world: World) -> RunResult:
+    started = time.monotonic()
+    check_pace(config, processes=world.size)
     directory = Path(config.out) / config.name
     stored = directory / "run.toml"
     if not resume:
@@ -110,6 +114,7 @@ def _run(config: RunConfig, *, resume: bool, console: Console, world: World) -> 
     config = with_shape(config, model.config) if config.init.checkpoint else config
     if resume and stored.exists():
         check_same_run(config, stored)
+        config = planned_before(config, stored)
     _check_length(config)
     model.to(device).set_attention(config.train.attention)
     objective = build_objective(config, tokenizer, device=device)
@@ -173,6 +178,11 @@ def _run(config: RunConfig, *, resume: bool, console: Console, world: World) -> 
         config, whole if trainer.average is None else trainer.average.model, tokenizer, directory,
         metrics=metrics, ledger=ledger, console=console,
     )  # fmt: skip
+    if config.train.minutes is not None:
+        trainer.hooks.insert(0, Pace(
+            config.train.minutes, started=started, optim=config.optim, console=console,
+            note=lambda n: write_atomically(stored, dump_run_config(with_steps(config, n))),
+        ))  # fmt: skip
     try:
         with explained(config, world):
             last = trainer.fit()
@@ -222,8 +232,10 @@ def _compilable(train: TrainConfig, device: torch.device, *, console: Console) -
 def count_steps(config: RunConfig, loader: Loader | ImageLoader) -> int:
     """Return the optimizer steps of a run: `steps`, or else `tokens`, or else `epochs`.
 
+    A run of so many minutes begins as one of one epoch, if nothing else is said.
+
     Raises:
-        ConfigError: none of the three is set.
+        ConfigError: none of the four is set.
         DataError: there is not one row.
     """
     train = config.train
@@ -233,10 +245,13 @@ def count_steps(config: RunConfig, loader: Loader | ImageLoader) -> int:
     elif train.tokens is not None:
         slots = train.batch_rows * rows_per_pair * config.data.sequence_length
         steps = math.ceil(train.tokens / slots)
-    elif train.epochs is not None:
-        steps = math.ceil(train.epochs * loader.rows_per_epoch() / train.batch_rows)
+    elif train.epochs is not None or train.minutes is not None:
+        epochs = 1 if train.epochs is None else train.epochs
+        steps = math.ceil(epochs * loader.rows_per_epoch() / train.batch_rows)
     else:
-        raise ConfigError("how long? Set --train.steps, --train.tokens or --train.epochs")
+        raise ConfigError(
+            "how long? Set --train.steps, --train.tokens, --train.epochs or --train.minutes"
+        )
     if steps < 1:
         raise DataError(
             f"there is nothing to train on: {', '.join(config.data.train)} gives "
@@ -267,7 +282,7 @@ def _hooks(
             checkpoint.checkpoint_path(directory, trainer.step),
             model=trainer.whole_model(),
             tokenizer=tokenizer,
-            run=config,
+            run=config if config.train.minutes is None else with_steps(config, trainer.steps),
             trainer_state=state,
             also=trainer.world.optimizer_writer(state),
             base=config.init.checkpoint if config.lora is not None else None,

@@ -39,6 +39,18 @@ def wsd(step: int, *, steps: int, warmup_steps: int, decay_steps: int, final: fl
     return min(_warmup(step, warmup_steps), decayed)
 
 
+def first_falling_step(config: OptimConfig, *, steps: int) -> int:
+    """Return the step from which on the rates fall: until then the length doesn't matter.
+
+    Past the warm-up, that is, whose length is a share of the steps too.
+    """
+    if config.schedule == "constant":
+        return steps
+    if config.schedule == "cosine":
+        return round(config.warmup_share * steps)
+    return steps - round(config.decay_share * steps)
+
+
 def build_schedule(config: OptimConfig, *, steps: int) -> Schedule:
     """Return the schedule of `config` over `steps` optimizer steps."""
     warmup_steps = round(config.warmup_share * steps)
