@@ -23,6 +23,9 @@ ARMS: dict[str, tuple[str, ...]] = {
         "rates-x2",
         "adamw-x2",
         "muon-x2",
+        "momentum-0.7",
+        "momentum-0.8",
+        "momentum-0.85",
         "momentum-0.9",
         "decay-0",
         "decay-0.3",
@@ -46,6 +49,9 @@ ARMS: dict[str, tuple[str, ...]] = {
 
 # What an arm of `search` changes in the preset, by table.
 SEARCH: dict[str, dict[str, dict[str, Any]]] = {
+    "momentum-0.7": {"optim": {"muon_momentum": 0.7}},
+    "momentum-0.8": {"optim": {"muon_momentum": 0.8}},
+    "momentum-0.85": {"optim": {"muon_momentum": 0.85}},
     "momentum-0.9": {"optim": {"muon_momentum": 0.9}},
     "decay-0": {"optim": {"weight_decay": 0.0}},
     "decay-0.3": {"optim": {"weight_decay": 0.3}},
