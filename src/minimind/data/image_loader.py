@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 from minimind.config import DataConfig, VisionConfig
 from minimind.data.batch import Batch
-from minimind.data.files import identity_of, mixture
+from minimind.data.files import mixture
 from minimind.data.formats import ImageRow
 from minimind.data.image_rows import Encoded, ImageRows
+from minimind.data.position import check_position, what_makes_rows
 from minimind.data.reader import Origin
 from minimind.data.rejects import Rejects
 from minimind.data.stream import EmptySideError, MixedStream, Mixture
@@ -181,34 +182,15 @@ class ImageLoader:
         Raises:
             DataError: the rows are not those of the state.
         """
-        if state.get("version") != STATE_VERSION:
-            raise DataError(
-                f"the loader's state has version {state.get('version')}, not {STATE_VERSION}: "
-                "resume with the minimind that wrote it, or start a new run from the checkpoint"
-            )
-        for name, now in self._identity().items():
-            before = (state.get("identity") or {}).get(name)
-            if before != now:
-                raise DataError(
-                    f"the run can't be resumed exactly: {name} was {before}, is now {now}. "
-                    "Put it back, or start a new run from the checkpoint (init.checkpoint)"
-                )
+        check_position(state, version=STATE_VERSION, identity=self._identity())
         self._stream.load_state_dict(state["stream"])
         self.counts = Counter(state["counts"])
 
     def _identity(self) -> dict[str, Any]:
-        config = self.config
-        return {
-            "data files (name, bytes)": [identity_of(o) for o in self._mixture.origins],
-            "data weights": list(self._mixture.weights),
-            "data.epochs_caps": config.epochs_caps, "data.curriculum": config.curriculum,
-            "data.kind": "image", "data.sequence_length": config.sequence_length,
-            "data.shuffle_mb": config.shuffle_mb,
-            "data.validation_share": config.validation_share,
-            "explicit data.validation": config.validation is not None, "seed": self.seed,
-            "tokenizer": self.tokenizer.fingerprint(),
-            "image encoder": self.vision.encoder_sha256,
-        }  # fmt: skip
+        rows = what_makes_rows(
+            self.config, self._mixture, self.tokenizer, split=self.split, seed=self.seed
+        )
+        return rows | {"image encoder": self.vision.encoder_sha256}
 
 
 def image_validation_batches(

@@ -25,14 +25,15 @@ from minimind.config import DataConfig
 from minimind.data.batch import Batch
 from minimind.data.cache import TokenCache, token_cache
 from minimind.data.encoding import Encoder, PendingChunk
-from minimind.data.files import identity_of, mixture
+from minimind.data.files import mixture
 from minimind.data.items import Item
 from minimind.data.packing import collate, collate_pairs
+from minimind.data.position import check_position, what_makes_rows
 from minimind.data.rejects import Rejects, nothing_usable
 from minimind.data.stream import MixedStream
 from minimind.data.windows import Selection, Split
 from minimind.data.workers import Workers
-from minimind.errors import ConfigError, DataError
+from minimind.errors import ConfigError
 from minimind.tokenizer import Tokenizer
 
 CHUNK_ROWS = 256
@@ -98,7 +99,7 @@ class Loader:
         self._mixture = mixture(config, split)
         self._state: dict[str, Any] | None = None
         self._rows_per_epoch: int | None = None
-        self._identity = self._what_must_not_change()
+        self._identity = what_makes_rows(config, self._mixture, tokenizer, split=split, seed=seed)
 
     def __iter__(self) -> Iterator[list[Batch]]:
         """Yield steps from the position on, reading ahead in a thread."""
@@ -144,19 +145,7 @@ class Loader:
         Raises:
             DataError: the data, the tokenizer or the way rows are made is not that of the state.
         """
-        if state.get("version") != STATE_VERSION:
-            raise DataError(
-                f"the loader's state has version {state.get('version')}, not {STATE_VERSION}: "
-                "resume with the minimind that wrote it, or start a new run from the checkpoint"
-            )
-        ours = self._identity
-        for key, theirs in state["identity"].items():
-            if theirs != ours.get(key):
-                raise DataError(
-                    f"the run can't be resumed exactly: {key} was {theirs}, "
-                    f"is now {ours.get(key)}. "
-                    "Put it back, or start a new run from the checkpoint (init.checkpoint)"
-                )
+        check_position(state, version=STATE_VERSION, identity=self._identity)
         self._state, self.counts = state, Counter(state["counts"])
 
     def rows_per_epoch(self) -> int:
@@ -322,21 +311,6 @@ class Loader:
             "version": STATE_VERSION, "identity": self._identity,
             "stream": self._stream(rejects, epochs=None).state_dict(), "used": 0,
             "packer": self._encoder(rejects).packer_state(), "counts": {},
-        }  # fmt: skip
-
-    def _what_must_not_change(self) -> dict[str, Any]:
-        """Return what must be the same for a position to mean the same rows."""
-        config = self.config
-        return {
-            "data files (name, bytes)": [identity_of(o) for o in self._mixture.origins],
-            "data weights": list(self._mixture.weights),
-            "data.epochs_caps": config.epochs_caps, "data.curriculum": config.curriculum,
-            "data.kind": config.kind, "data.sequence_length": config.sequence_length,
-            "data.pack": config.pack, "data.document_mask": config.document_mask,
-            "data.shuffle_mb": config.shuffle_mb, "data split": self.split,
-            "data.validation_share": config.validation_share,
-            "explicit data.validation": config.validation is not None, "seed": self.seed,
-            "tokenizer": self.tokenizer.fingerprint(),
         }  # fmt: skip
 
 
