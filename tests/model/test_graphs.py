@@ -1,6 +1,8 @@
 """The step of several rows that a GPU records, run as it is on a CPU, is the plain one."""
 
 import gc
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -118,3 +120,32 @@ def test_a_compiled_step_of_several_rows_gives_the_same_logits() -> None:
         for ids_B in random_ids(config, 80, rows):  # across two steps of the length
             expected_BV = plain(caches[0], ids_B)
             torch.testing.assert_close(fused(caches[1], ids_B), expected_BV, rtol=0, atol=1e-4)
+
+
+def test_memory_is_shared_with_recordings_that_are_still_there_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # torch refuses to record into the memory of graphs that are all gone.
+    model = random_model(tiny_config()).eval()
+    step = GraphStep(model)
+    pools: list[object] = []
+    record = step._record
+
+    def recorded(*args: Any) -> Any:
+        pool = step._shared_pool() or object()
+        pools.append(pool)
+        return replace(record(*args), pool=pool)
+
+    monkeypatch.setattr(step, "_record", recorded)
+    ids_B = torch.tensor([4, 5])
+    for _ in range(2):
+        cache = KVCache(model.config, batch_size=2, max_length=129)
+        step(cache, ids_B)
+        step(cache.view(0, 1), ids_B[:1])
+        del cache
+        gc.collect()
+        assert step._shared_pool() is None
+    first, second, third, fourth = pools
+    assert first is second
+    assert third is fourth
+    assert third is not first

@@ -171,8 +171,10 @@ class KVCache:
         self._values = [buffer[index] for buffer in self._values]
         return self
 
-    def begin(self, T: int) -> CacheStep:
-        """Check that T more tokens fit and say where they go; the model calls this once a pass.
+    def reserve(self, T: int) -> int:
+        """Check that T more tokens fit, and return how many the longest row holds.
+
+        Nothing is asked of the device: what knows where tokens go needs no more than this.
 
         Raises:
             ConfigError: they don't fit, or a ring lost tokens that are needed again.
@@ -185,9 +187,18 @@ class KVCache:
             )
         for window in set(self._windows) - {None}:
             self._check_ring(window or 0)
-        uniform = bool((self.lengths == self.lengths[0]).all())
         self._written[self.lengths == 0] = 0
         torch.maximum(self._written, self.lengths + T, out=self._written)
+        return longest
+
+    def begin(self, T: int) -> CacheStep:
+        """Reserve T more tokens and say where they go; the model calls this once a pass.
+
+        Raises:
+            ConfigError: as `reserve`.
+        """
+        longest = self.reserve(T)
+        uniform = bool((self.lengths == self.lengths[0]).all())
         start_B = self.lengths.to(self.device, copy=True)  # `advance` edits the lengths
         return CacheStep(self, T, start_B=start_B, longest=longest, uniform=uniform)
 

@@ -41,6 +41,7 @@ class _Recording:
         positions: (B, 1) int64, read.
         logits: (B, V), written.
         replay: runs it.
+        pool: the memory of what it computes on the way.
     """
 
     buffer: Tensor
@@ -48,6 +49,7 @@ class _Recording:
     positions: Tensor
     logits: Tensor
     replay: Callable[[], None]
+    pool: Any = None
 
 
 class GraphStep:
@@ -75,7 +77,7 @@ class GraphStep:
         self._recordings: WeakKeyDictionary[KVCache, dict[tuple[int, ...], _Recording]] = (
             WeakKeyDictionary()
         )
-        self._pool: Any = None  # the recordings' memory: only one runs at a time
+        self._stream: torch.cuda.Stream | None = None
 
     def takes(self, cache: KVCache) -> bool:
         """Tell whether the cache has the slot that nobody reads, and the model is one of these."""
@@ -100,9 +102,8 @@ class GraphStep:
         Raises:
             ConfigError: the cache is full.
         """
-        cache.begin(1)
+        needed = (cache.reserve(1) // LENGTH_STEP + 1) * LENGTH_STEP
         whole, count = cache.whole or cache, len(ids_B)
-        needed = (int(cache.lengths.max()) // LENGTH_STEP + 1) * LENGTH_STEP
         rows = min(1 << (count - 1).bit_length(), whole.batch_size - cache.first)
         key = (cache.first, rows, needed)
         recordings = self._recordings.setdefault(whole, {})
@@ -110,7 +111,7 @@ class GraphStep:
         if recording is None or recording.buffer is not whole.buffers()[0][0]:
             recording = recordings[key] = self._record(whole, cache.first, rows, needed)
         recording.ids[:count, 0] = ids_B
-        recording.positions[:count, 0] = cache.lengths.to(cache.device)
+        recording.positions[:count, 0].copy_(cache.lengths)
         recording.positions[count:] = whole.max_length - 1
         recording.replay()
         cache.advance(1)
@@ -133,17 +134,24 @@ class GraphStep:
             return _Recording(
                 keys[0], ids_B1, positions_B1, logits_BV, lambda: void(logits_BV.copy_(step()))
             )
-        side = torch.cuda.Stream()
+        # One stream for all: the matrix library keeps 32 MB for each that it was used on.
+        side = self._stream = self._stream or torch.cuda.Stream(device)
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
                 step()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=self._shared_pool(), stream=side):
             logits_BV = step()
-        self._pool = self._pool or graph.pool()
-        return _Recording(keys[0], ids_B1, positions_B1, logits_BV, graph.replay)
+        return _Recording(keys[0], ids_B1, positions_B1, logits_BV, graph.replay, graph.pool())
+
+    def _shared_pool(self) -> Any:
+        """Return the memory of a recording that is there, or None; only one runs at a time.
+
+        The pool of graphs that are all gone can't be recorded into: torch stops at an assertion.
+        """
+        return next((r.pool for those in self._recordings.values() for r in those.values()), None)
 
     def _forward(
         self, ids_B1: Tensor, positions_B1: Tensor, keys: list[Tensor], values: list[Tensor],
