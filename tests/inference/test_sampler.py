@@ -81,6 +81,17 @@ def test_penalties_count_the_answer_and_repetition_the_prompt_too():
         assert [sampler.choose(scores).ids[0] for _ in expected] == expected, changes
 
 
+def test_a_row_forgets_what_the_requests_before_saw():
+    scores = torch.zeros(2, V)
+    scores[:, 3], scores[:, 4] = 3.0, 2.9
+    sampler = Sampler(rows=2, vocab_size=V)
+    penalised = dataclasses.replace(OFF, repetition_penalty=1.1)
+    for prompt, row, expected in (([3], penalised, 4), ([3], OFF, 3), ([9], penalised, 3)):
+        sampler.begin(0, row, prompt)
+        sampler.begin(1, penalised, [9])  # the table is in use, whatever the first row wants
+        assert sampler.choose(scores).ids[0] == expected
+
+
 def test_log_probabilities_and_alternatives_are_raw_and_sorted():
     sampler = Sampler(rows=3, vocab_size=V)
     sampler.begin(0, dataclasses.replace(OFF, alternatives=3, logit_bias=((8, 100.0),)), [1])

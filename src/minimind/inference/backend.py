@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from minimind.errors import RunError
 from minimind.inference.sampling import SamplingParams
@@ -28,9 +28,8 @@ class BackendClosedError(RunError):
     """The backend is shutting down and takes no new requests."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenEvent:
-    """One step of one answer.
+class TokenEvent(NamedTuple):
+    """One step of one answer; a tuple because one is made a token (0.3 us, frozen dataclass 2.5).
 
     The last event of an answer has `end` set; its `token` is None unless the answer ended with a
     token that belongs to it (`length`, `context`). A stop token is never part of the answer.

@@ -66,12 +66,14 @@ class Sampler:
         """
         self._params[row] = params
         self._generators[row] = new_generator(params.seed)
+        self._plan = None
+        if not _penalises(params):
+            return  # nobody looks at the tables; on a GPU these are a handful of launches a row
         self._counts_RV[row] = 0
         self._seen_RV[row] = False
         words = [token for token in prompt if not is_image_id(token)]
         self._seen_RV[row, words] = True
         self._seen_RV[row, list(params.stop_ids)] = False
-        self._plan = None
 
     def swap(self, a: int, b: int) -> None:
         """Exchange two rows."""
@@ -163,6 +165,15 @@ class _Plan:
         self.plain = self.drawn is None and self.bias is None and not self.penalties
         self.alternatives = [params.alternatives for params in rows]
         self.told = [row for row, number in enumerate(self.alternatives) if number is not None]
+
+
+def _penalises(params: SamplingParams) -> bool:
+    """Tell whether tokens that occurred become less likely."""
+    return (
+        params.repetition_penalty != 1
+        or params.presence_penalty != 0
+        or params.frequency_penalty != 0
+    )
 
 
 def _maxima(logits_BV: Tensor) -> tuple[list[float], list[int]]:

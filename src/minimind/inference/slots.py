@@ -143,8 +143,11 @@ class Slots:
         return oldest, shared[oldest]
 
     def _shared(self, row: int, prompt: Sequence[int]) -> int:
+        tokens = self.places[row].tokens
+        if not tokens or tokens[0] != prompt[0]:  # most rows: each request asks all of them
+            return 0
         # The last token is always read: its logits choose the first token of the answer.
-        shared = common_prefix(self.places[row].tokens, prompt[:-1])
+        shared = common_prefix(tokens, prompt[:-1])
         return self.rows.keepable(row, shared)
 
     def _swap(self, a: int, b: int) -> None:
