@@ -18,11 +18,14 @@ from minimind.train.rng import seed_all
 from timed_run import TimedRun
 
 ARMS = (
-    ("64m", ""), ("64m", " x0.5"), ("64m", " x2"), ("64m-wide", ""), ("moe", ""),
-    ("64m", " constant"),
+    ("64m", ""), ("64m", " x0.5"), ("64m", " x2"), ("64m", " momentum"), ("64m-wide", ""),
+    ("moe", ""), ("64m", " constant"),
 )  # fmt: skip
-"""Shape, and what is changed: both learning rates, or no warm-down. The most wanted first."""
-RATES = {"": 1.0, " x0.5": 0.5, " x2": 2.0, " constant": 1.0}
+"""Shape, and what is changed: both learning rates, Muon's momentum, or no warm-down. The most
+wanted first."""
+RATES = {" x0.5": 0.5, " x2": 2.0}
+MOMENTUM = 0.85
+"""What small runs prefer to 0.95 (docs/recipe.md): of how long a run is that true?"""
 MEAN = 0.9
 """Each arm is also measured with `train.average_decay` at this (docs/LOG.md)."""
 HELD_OUT_MB = 1.0
@@ -38,22 +41,22 @@ def run(context: Context) -> None:
     compiled = can_compile(context)
     with tempfile.TemporaryDirectory() as folder:
         data = unpack(context.data, Path(folder))
-        arms = context.choose(ARMS, (("nano", ""), ("nano", " constant")))
+        arms = context.choose(ARMS, (("nano", ""), ("nano", " momentum")))
         if context.models:
             arms = [(model, "") for model in context.models]
         seconds = context.choose(max(15.0, context.left / len(arms) - OVERHEAD), 4.0)
         context.figures["seconds_of_an_arm"] = seconds
         longest = seconds + OVERHEAD
-        for shape, rate in arms:
+        for shape, change in arms:
             began = time.perf_counter()
             figures = context.attempt(
-                f"{shape}{rate}", longest,
-                lambda shape=shape, rate=rate: train(
-                    context, settings(context, data, shape, rate, compiled=compiled), seconds
+                f"{shape}{change}", longest,
+                lambda shape=shape, change=change: train(
+                    context, settings(context, data, shape, change, compiled=compiled), seconds
                 ),
             )  # fmt: skip
             if figures is not None:
-                context.add({"arm": f"{shape}{rate}", **figures})
+                context.add({"arm": f"{shape}{change}", **figures})
                 longest = max(longest, time.perf_counter() - began)
             free(context.device)
     context.remarks.append(
@@ -80,19 +83,22 @@ def train(context: Context, config: RunConfig, seconds: float) -> dict[str, Any]
     timed.train(seconds)
     figures = timed.figures() | timed.validate(int(context.choose(HELD_OUT_MB, 0.02) * 2**20))
     names = ("bits_per_byte", f"bits_per_byte_mean_{MEAN:g}", "learnt_tokens_per_second", "steps")
-    return {name: figures[name] for name in names} | {"lr": config.optim.lr,
-                                                       "muon_lr": config.optim.muon_lr}  # fmt: skip
+    rates = ("lr", "muon_lr", "muon_momentum")
+    return {name: figures[name] for name in names} | {
+        name: getattr(config.optim, name) for name in rates
+    }
 
 
-def settings(context: Context, data: Path, shape: str, rate: str, *, compiled: bool) -> RunConfig:
+def settings(context: Context, data: Path, shape: str, change: str, *, compiled: bool) -> RunConfig:
     """Return the run of an arm."""
     config = load_run_config(["pretrain", shape, "speedrun"] if not context.small
                              else ["pretrain", shape])  # fmt: skip
     files = tuple(str(path) for path in sorted((data / "pretrain").glob("*.jsonl")))
-    factor = RATES[rate]
+    factor = RATES.get(change, 1.0)
     optim = dataclasses.replace(
         config.optim, lr=config.optim.lr * factor, muon_lr=config.optim.muon_lr * factor,
-        schedule="constant" if rate == " constant" else config.optim.schedule,
+        muon_momentum=MOMENTUM if change == " momentum" else config.optim.muon_momentum,
+        schedule="constant" if change == " constant" else config.optim.schedule,
     )  # fmt: skip
     # A quarter of the step: in a minute there must be some hundred updates.
     rows = context.choose(max(1, config.train.batch_rows // 4), 8)
