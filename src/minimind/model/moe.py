@@ -121,6 +121,8 @@ class Experts(nn.Module):
         """Return (N, D): every token's experts, weighted."""
         if is_single_compiled(x_ND):
             return self._single(x_ND, chosen_NC[0], weights_NC[0])
+        if x_ND.shape[0] == 1 and _in_plain_python(x_ND):
+            return self._one_token(x_ND, chosen_NC[0], weights_NC[0])
         pairs = sort_by_expert(chosen_NC, num_experts=self.num_experts)
         dtype = matrix_dtype(x_ND)
         x_SD = dispatch(x_ND.to(dtype), pairs)
@@ -145,6 +147,17 @@ class Experts(nn.Module):
         joined = torch.cat((self.gate_proj.to(x_SD.dtype), self.up_proj.to(x_SD.dtype)), 1)
         gate_SF, up_SF = grouped_product(x_SD, joined, ends_E).chunk(2, dim=-1)
         return gate_SF, up_SF
+
+    def _one_token(self, x_1D: Tensor, chosen_C: Tensor, weights_C: Tensor) -> Tensor:
+        """Go through the chosen experts: sorting two pairs costs more than it spares."""
+        dtype = matrix_dtype(x_1D)
+        x_1D, out_1D = x_1D.to(dtype), torch.zeros_like(x_1D, dtype=dtype)
+        for expert, weight in zip(chosen_C.tolist(), weights_C.unbind(), strict=True):
+            gate_1F = F.linear(x_1D, self.gate_proj[expert].to(dtype))
+            up_1F = F.linear(x_1D, self.up_proj[expert].to(dtype))
+            h_1F = (F.silu(gate_1F) * up_1F * weight).to(dtype)
+            out_1D += F.linear(h_1F, self.down_proj[expert].to(dtype))
+        return out_1D
 
     def _single(self, x_1D: Tensor, chosen_C: Tensor, weights_C: Tensor) -> Tensor:
         """Read the chosen experts only; see `layers.project` on why sums and not products."""
@@ -238,6 +251,13 @@ def auxiliary(routings: Sequence[Routing], config: MoEConfig) -> Auxiliary:
     for layer, load_E in enumerate(load_LE):
         metrics |= {f"expert_load/{layer}.{e}": load for e, load in enumerate(load_E)}
     return Auxiliary(loss=weight * balance + config.router_z_loss_coef * z, metrics=metrics)
+
+
+def _in_plain_python(x: Tensor) -> bool:
+    """Tell whether values may decide what is computed: on a GPU the host would wait for each."""
+    return (
+        x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    )
 
 
 def _grouped(x_SI: Tensor, weights_EOI: Tensor, ends_E: Tensor) -> Tensor:
