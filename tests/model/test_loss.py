@@ -87,6 +87,15 @@ def test_only_what_is_trained_gets_a_gradient(trained: str) -> None:
     assert (weight.grad is not None) is (trained == "weight")
 
 
+def test_the_gradient_that_a_gpu_fuses_is_the_same_bit_for_bit() -> None:
+    hidden, weight, labels = tensors()
+    logits_nV = (hidden @ weight.T).detach()
+    normaliser_n1, learnt_n = logits_nV.logsumexp(-1, keepdim=True), labels != IGNORE
+    given = (normaliser_n1, labels.clamp(min=0)[:, None], learnt_n)
+    fused_nV = loss_module._fused_softmax_minus_one_hot(logits_nV, *given)
+    assert torch.equal(fused_nV, loss_module._softmax_minus_one_hot(logits_nV, *given))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_rounds_the_products_but_not_the_sums(dtype: torch.dtype) -> None:
     hidden, weight, labels = tensors()

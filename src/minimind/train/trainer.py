@@ -215,12 +215,13 @@ class Trainer:
         self.world.sum_gradients(self.optimizer.parameters)
         for part in self.optimizer.parts:
             self.scaler.unscale_(part)
-        totals, norm = self._to_host(sums, self._gradient_norm())
-        totals |= {
+        norm = self._gradient_norm()
+        counted = {  # before the host waits: behind that a GPU waits for the host
             "tokens": float(sum(batch.input_ids.numel() for batch in micro_batches)),
             "learnt_tokens": float(sum(batch.learnt_tokens for batch in micro_batches)),
-            "stop": float(self._stop.number is not None),
         }
+        totals, norm = self._to_host(sums, norm)
+        totals |= counted | {"stop": float(self._stop.number is not None)}
         totals = self.world.sum_values(totals)
         self.ending = totals.pop("stop") > 0
         tokens, learnt = int(totals.pop("tokens")), int(totals.pop("learnt_tokens"))
@@ -315,8 +316,8 @@ class Trainer:
         if good:
             clip = min(1.0, self.clip_grad_norm / (norm + 1e-6))
             gradients = [p.grad for p in self.optimizer.parameters if p.grad is not None]
-            for gradient in gradients:
-                gradient.mul_(clip / count)
+            if gradients:  # together: a GPU has nothing to do while a hundred are launched
+                torch._foreach_mul_(gradients, clip / count)
             for part in self.optimizer.parts:
                 self.scaler.step(part)
         self.scaler.update()
