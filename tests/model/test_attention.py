@@ -11,7 +11,7 @@ from model_doubles import random_ids, random_model
 
 from doubles import tiny_config
 from minimind.errors import ConfigError
-from minimind.model import BACKENDS, CausalLM
+from minimind.model import BACKENDS, CausalLM, compiler
 from minimind.model.attention import Mask, attend, build_masks, choose_backend
 
 ON_CPU = [backend for backend in BACKENDS if backend != "flash"]
@@ -87,7 +87,9 @@ def test_masks_are_shared_by_layers_and_left_out_where_possible() -> None:
     assert masks[8].allowed.shape == (1, 1, 50, 50)
 
 
-def test_auto_chooses_by_device_and_need() -> None:
+def test_auto_chooses_by_device_and_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals: list[str | None] = [None]
+    monkeypatch.setattr(compiler, "compile_refusal", lambda device: refusals[-1])
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
 
     def choose(backend: str, device: torch.device, *, blocks: bool, grad: bool = True) -> str:
@@ -96,6 +98,9 @@ def test_auto_chooses_by_device_and_need() -> None:
     assert choose("auto", cpu, blocks=True) == "sdpa"
     assert choose("auto", cuda, blocks=False) == "sdpa"
     assert choose("auto", cuda, blocks=True) == "flex"
+    refusals.append("no Triton")
+    assert choose("auto", cuda, blocks=True) == "sdpa"
+    assert choose("flex", cuda, blocks=True) == "flex"  # who asks for it is told what is missing
     assert choose("flex", cpu, blocks=True, grad=False) == "flex"
     with pytest.raises(ConfigError, match=r"'flex' has no backward pass on cpu.*attention auto"):
         choose("flex", cpu, blocks=True)

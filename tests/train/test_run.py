@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from minimind import checkpoint
-from minimind.config import LoraConfig, RopeScaling, RunConfig
+from minimind.config import LoraConfig, RopeScaling, RunConfig, TrainConfig
 from minimind.settings import load_run_config
+from minimind.train import run as run_module
 from minimind.train.hooks import evaluate
 from minimind.train.metrics import read_metrics
 from minimind.train.run import run
@@ -200,3 +202,13 @@ def test_the_saved_model_has_the_validation_loss_that_was_logged(pretrained):
     )
     logged = curve(run_directory(pretrained))[-1]["validation_loss"]
     assert evaluate(trainer, batches)["loss"] == logged
+
+
+def test_compiling_is_off_and_said_where_the_gpus_compiler_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(run_module, "cpp_compiler", lambda: ("g++", ["g++"]))
+    monkeypatch.setattr(run_module, "compile_refusal", lambda device: "no Triton")
+    asked, console = TrainConfig(compile=True), Console()
+    for device, compiled in (("cpu", True), ("cuda", False)):
+        given = run_module._compilable(asked, torch.device(device), console=console)
+        assert given.compile is compiled
+    assert capsys.readouterr().out == "train.compile is off: no Triton\n"

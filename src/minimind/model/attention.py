@@ -12,7 +12,7 @@ A mask is built once a forward pass for each window that occurs, then shared by 
 | `flash` | CUDA with flash-attn 2, bf16/fp16 | documents as sequences of their own (varlen) |
 | `eager` | everywhere | four readable lines, the oracle of the others |
 | `single` | decoding, half precision on a CPU or compiled | one query a row |
-| `auto` | | `sdpa`; on CUDA `flex` when there are document boundaries or windows |
+| `auto` | | `sdpa`; on CUDA `flex` for document boundaries or windows, if torch.compile works |
 
 On a CPU `auto` means `eager` inside a compiled training step of rows up to 512: inductor fuses it.
 With a KV cache `flex` and `flash` mean `sdpa`: a handful of queries leaves nothing to skip.
@@ -33,6 +33,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 
 from minimind.errors import ConfigError, did_you_mean
 from minimind.model.cache import CacheStep
+from minimind.model.compiler import compiles
 
 BACKENDS: tuple[str, ...] = ("auto", "sdpa", "flex", "flash", "eager")
 
@@ -99,7 +100,7 @@ def choose_backend(
     """
     if backend == "auto":
         if device.type == "cuda":
-            return "flex" if needs_blocks else "sdpa"
+            return "flex" if needs_blocks and compiles(device) else "sdpa"
         # Compiled, the four lines of `eager` beat torch's CPU kernel until the scores grow large.
         fused = needs_grad and T <= FUSED_ROWS and torch.compiler.is_compiling()
         return "eager" if fused else "sdpa"

@@ -33,6 +33,7 @@ from minimind.inference.api import generate
 from minimind.inference.sampling import SamplingParams
 from minimind.model import CausalLM
 from minimind.model.accounting import training_flops_per_token
+from minimind.model.compiler import compile_refusal
 from minimind.settings import dump_run_config
 from minimind.tokenizer import Tokenizer
 from minimind.train import hooks
@@ -222,10 +223,15 @@ def _check_length(config: RunConfig) -> None:
 
 def _compilable(train: TrainConfig, device: torch.device, *, console: Console) -> TrainConfig:
     """Switch `torch.compile` off where the compiler that it needs is missing."""
-    compiler, names = cpp_compiler()
-    if not train.compile or device.type == "mps" or compiler:
+    if not train.compile or device.type == "mps":
         return train
-    console.print(f"train.compile is off: no C++ compiler here ({', '.join(names)})", markup=False)
+    compiler, names = cpp_compiler()
+    reason = None if compiler else f"no C++ compiler here ({', '.join(names)})"
+    if reason is None and device.type == "cuda":
+        reason = compile_refusal(device)
+    if reason is None:
+        return train
+    console.print(f"train.compile is off: {reason}", markup=False)
     return dataclasses.replace(train, compile=False)
 
 
