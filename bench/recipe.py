@@ -18,7 +18,10 @@ learning-rate schedule follows the share of the time that has passed.
 With `--steps N` every arm trains for N steps instead, on the same batches, whatever time it takes:
 equal tokens, fit for a machine that others use; with `--tokens N` for N tokens, where arms have
 steps of different sizes. `--steps-of ARM=M` gives one arm M steps: what it does in the time of the
-others by its rate in `bench/moe.py`.
+others by its rate in `bench/moe.py`. `--side-by-side` lets these take turns as well, so that
+`processor_seconds_per_step` of arms can be compared: their ratios are printed.
+`--target B` validates an arm `--checks` times on its way and notes the step and the processor time
+after which it was at B bits per byte or below.
 All arms are measured on the same held-out text, `--validation-mb` of it, in rows of the preset's
 length. What the arms change is in `recipe_arms.py`; `--arms A+B` of `search` changes both.
 """
@@ -28,7 +31,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,6 +77,12 @@ class Args:
     """For `search`, `epochs` and `mix`: rows of a step; None: the preset's."""
     averages: tuple[float, ...] = ()
     """Measure running means of the weights with these decays as well (`train.average_decay`)."""
+    target: float | None = None
+    """Bits per byte: note when an arm, with the schedule of its budget, is as good as this."""
+    checks: int = 10
+    """With `--target`: validations of an arm, evenly over its budget; their time isn't counted."""
+    side_by_side: bool = False
+    """With --steps or --tokens: all arms at once, in turns, in place of one after the other."""
     turn: float = 20.0
     seeds: int = 3
     first_seed: int = 0
@@ -85,6 +94,44 @@ class Args:
 
 
 # ---------------------------------------------------------------------------- inside a worker
+
+
+@dataclass(kw_only=True)
+class Way:
+    """Held-out bits per byte on an arm's way, and when it first was at the target.
+
+    Attributes:
+        target: bits per byte; None: nothing is noted.
+        checks: validations over the whole budget, the one at its end among them.
+        points: step, processor seconds and bits per byte of each.
+    """
+
+    target: float | None
+    checks: int
+    points: list[dict[str, float]] = field(default_factory=list)
+
+    def next_share(self, progress: float) -> float:
+        """Return the share of the budget at which to validate next."""
+        return (
+            1.0 if self.target is None else (int(progress * self.checks + 1e-9) + 1) / self.checks
+        )
+
+    def note(self, figures: dict[str, Any]) -> None:
+        """Take the figures of a validation."""
+        names = ("steps", "processor_seconds", "bits_per_byte")
+        self.points.append({name: figures[name] for name in names})
+
+    def figures(self) -> dict[str, Any]:
+        """Return all points, and the first at the target (None: never)."""
+        if self.target is None:
+            return {}
+        there = [one for one in self.points if one["bits_per_byte"] <= self.target]
+        first = there[0] if there else dict.fromkeys(self.points[0])
+        return {
+            "way": self.points,
+            "steps_to_target": first["steps"],
+            "processor_seconds_to_target": first["processor_seconds"],
+        }
 
 
 def work(payload: dict[str, Any]) -> None:
@@ -119,11 +166,19 @@ def work(payload: dict[str, Any]) -> None:
         run.warm_up()
     held_out_bytes = int(payload["validation_mb"] * 2**20)
 
-    def burst() -> dict[str, float]:
-        run.train(payload["turn"])
-        figures = run.figures()
+    way = Way(target=payload["target"], checks=payload["checks"])
+
+    def burst() -> dict[str, Any]:
+        share = way.next_share(run.progress)
+        run.train(payload["turn"], until_share=share)
+        figures: dict[str, Any] = run.figures()
         if run.finished:
             figures |= run.validate(held_out_bytes)
+        elif run.progress >= share:
+            way.note(figures | run.validate(held_out_bytes))
+        if run.finished:
+            way.note(figures)
+            figures |= way.figures()
             figures |= run.validate_sources(SOURCE_BYTES) if payload["compare"] == "mix" else {}
         return figures
 
@@ -156,7 +211,7 @@ def compare(args: Args) -> list[dict[str, Any]]:
             for arm in arms
         ]  # fmt: skip
         # By steps nobody races: one after the other, so that only one is in memory.
-        race = args.steps is None and args.tokens is None
+        race = args.side_by_side or (args.steps is None and args.tokens is None)
         groups = [payloads] if race else [[payload] for payload in payloads]
         for one in itertools.chain.from_iterable(map(take_turns, groups)):
             rows.append(one)
@@ -168,7 +223,7 @@ def compare(args: Args) -> list[dict[str, Any]]:
 def take_turns(payloads: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Train these arms side by side; return a row of figures each."""
     workers = [Worker(SCRIPT, payload, huge_pages=True) for payload in payloads]
-    figures: list[dict[str, float]] = [{} for _ in workers]
+    figures: list[dict[str, Any]] = [{} for _ in workers]
     while not all(one.get("finished") for one in figures):
         for number, worker in enumerate(workers):
             if not figures[number].get("finished"):
@@ -192,6 +247,7 @@ def main() -> None:
         "seconds": args.seconds,
         "steps": args.steps,
         "tokens": args.tokens,
+        "target": args.target,
         "summary": summarise(rows),
         "rows": rows,
     }

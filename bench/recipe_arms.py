@@ -23,6 +23,9 @@ ARMS: dict[str, tuple[str, ...]] = {
         "rates-x2",
         "adamw-x2",
         "muon-x2",
+        "muon-x0.5",
+        "momentum-0.3",
+        "momentum-0.5",
         "momentum-0.7",
         "momentum-0.8",
         "momentum-0.85",
@@ -49,6 +52,8 @@ ARMS: dict[str, tuple[str, ...]] = {
 
 # What an arm of `search` changes in the preset, by table.
 SEARCH: dict[str, dict[str, dict[str, Any]]] = {
+    "momentum-0.3": {"optim": {"muon_momentum": 0.3}},
+    "momentum-0.5": {"optim": {"muon_momentum": 0.5}},
     "momentum-0.7": {"optim": {"muon_momentum": 0.7}},
     "momentum-0.8": {"optim": {"muon_momentum": 0.8}},
     "momentum-0.85": {"optim": {"muon_momentum": 0.85}},
@@ -61,6 +66,11 @@ SEARCH: dict[str, dict[str, dict[str, Any]]] = {
     "constant-rate": {"optim": {"schedule": "constant"}},
 }
 
+# Rates of packed AdamW, by arm: its own tuning, run when it is asked for by name.
+ADAMW: dict[str, float] = {
+    f"adamw-packed-bf16-{rate}": float(rate) for rate in ("1.5e-3", "3e-3", "6e-3", "1.2e-2")
+}
+
 # Factors of AdamW's rate and of Muon's.
 RATES: dict[str, tuple[float, float]] = {
     "rates-x0.5": (0.5, 0.5),
@@ -68,6 +78,7 @@ RATES: dict[str, tuple[float, float]] = {
     "rates-x4": (4, 4),
     "adamw-x2": (2, 1),
     "muon-x2": (1, 2),
+    "muon-x0.5": (1, 0.5),
 }
 
 # Factors of the rows of a step and of the tokens of a row: `length` keeps the tokens of a step.
@@ -135,14 +146,14 @@ EXPERT_SHAPES: dict[str, dict[str, Any]] = {
 
 def check_arms(compare: Compare, arms: Sequence[str], data: Path) -> tuple[str, ...]:
     """Return the arms to train: those named, or all of the comparison."""
-    known = ARMS[compare]
+    known = ARMS[compare] + (tuple(ADAMW) if compare == "recipe" else ())
     if compare == "mix":
         known += tuple(f"without-{file.name.split('.')[0]}" for file in text_files(data))
     for arm in arms:
         parts = arm.split("+") if compare == "search" else [arm]
         if unknown := [part for part in parts if part not in known and part not in RATES]:
             raise SystemExit(f"--arms {unknown[0]}: of {compare} there are {', '.join(known)}")
-    return tuple(arms) or known
+    return tuple(arms) or (ARMS[compare] if compare == "recipe" else known)
 
 
 def text_files(data: Path) -> list[Path]:
@@ -189,8 +200,9 @@ def arm_config(name: str, base: Base, *, seed: int) -> RunConfig:
         padded = replace(run.data, pack=False)
         fp32 = replace(run.train, precision="fp32", compile=False)
         return replace(run, optim=optim, data=padded, train=fp32)
-    if name == "adamw-packed-bf16":
-        return replace(run, optim=replace(run.optim, kind="adamw", lr=3e-3))
+    if name == "adamw-packed-bf16" or name in ADAMW:
+        rate = ADAMW.get(name, ADAMW["adamw-packed-bf16-3e-3"])
+        return replace(run, optim=replace(run.optim, kind="adamw", lr=rate))
     if name in ROWS:
         count, length, lr, muon_lr = ROWS[name]
         rates = replace(run.optim, lr=lr, muon_lr=muon_lr)

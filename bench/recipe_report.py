@@ -10,7 +10,8 @@ OF_SOURCE = "bits_per_byte_of_"
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """97.5 % quantiles of Student's t for 2 values, 3, ..."""
 MEANS = ("learnt_tokens_per_second", "padding_share", "bytes_per_token", "steps", "parameters",
-         "held_out_bytes")  # fmt: skip
+         "held_out_bytes", "processor_seconds_per_step", "processor_seconds")  # fmt: skip
+CLOCK = ("processor_seconds_per_step", "processor_seconds", "processor_seconds_to_target")
 
 
 def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -33,9 +34,23 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
              "standard_deviation": spread, "min": min(bits), "max": max(bits),
              "over_first": statistics.mean(gains) if gains else None,
              "over_first_deviation": statistics.stdev(gains) if len(gains) > 1 else None,
-             "over_first_95": half_width(gains), **means, **_by_source(mine)}
+             "over_first_95": half_width(gains), **means, **_by_source(mine),
+             "over_first_by_processor": _clocks(mine, rows)}
         )  # fmt: skip
     return sorted(summary, key=lambda one: one["bits_per_byte"])
+
+
+def _clocks(mine: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Return each seed's ratio to the first arm: a step's, the whole's, and a target's time."""
+    first = {row["seed"]: row for row in rows if row["arm"] == rows[0]["arm"]}
+    return {
+        name: [
+            row[name] / first[row["seed"]][name]
+            for row in mine
+            if row.get(name) and first.get(row["seed"], {}).get(name)
+        ]
+        for name in CLOCK
+    }
 
 
 def half_width(values: list[float]) -> float | None:
@@ -75,7 +90,8 @@ def show(report: dict[str, Any]) -> None:
         budget = f"{report['tokens']:,} tokens"
     table = Table(title=f"held-out bits per byte after {budget} each")
     for column in ("arm", "bits/byte", "± sd", "n", "over first", "± 95 %", "learnt tokens/s",
-                   "padding", "bytes/token", "steps", "parameters"):  # fmt: skip
+                   "padding", "bytes/token", "steps", "parameters", "CPU s/step",
+                   "x first"):  # fmt: skip
         table.add_column(column, justify="left" if column == "arm" else "right")
     for row in report["summary"]:
         table.add_row(
@@ -85,15 +101,26 @@ def show(report: dict[str, Any]) -> None:
             f"{row['learnt_tokens_per_second']:,.0f}",
             f"{row['padding_share']:.0%}", f"{row['bytes_per_token']:.2f}",
             f"{row['steps']:,.0f}", f"{row['parameters'] / 1e6:.2f}M",
+            f"{row['processor_seconds_per_step']:.3f}",
+            _median(row["over_first_by_processor"]["processor_seconds_per_step"]),
         )  # fmt: skip
-    console = Console(width=140)
+    console = Console(width=160)
     console.print(table)
+    for row in report["rows"]:
+        if "way" in row:
+            steps, seconds = row["steps_to_target"], row["processor_seconds_to_target"]
+            there = "never" if steps is None else f"step {steps}, {seconds:.1f} s of the processor"
+            console.print(f"{row['arm']}, seed {row['seed']}: at {report['target']} by {there}")
     sources = [name for name in report["summary"][0] if name.startswith(OF_SOURCE)]
     if sources:
         table = Table("arm", *(name.removeprefix(OF_SOURCE) for name in sources), title="by source")
         for row in report["summary"]:
             table.add_row(row["arm"], *(f"{row[name]:.3f}" for name in sources))
         console.print(table)
+
+
+def _median(values: list[float]) -> str:
+    return f"{statistics.median(values):.3f}" if values else ""
 
 
 def _signed(value: float | None) -> str:

@@ -117,12 +117,14 @@ class TimedRun:
         self.trainer.step, self.trainer.counters.tokens = 0, 0
         self.trainer.counters.learnt_tokens = 0
 
-    def train(self, seconds: float) -> None:
-        """Train for a turn, or to the end of the budget."""
+    def train(self, seconds: float, *, until_share: float = 1.0) -> None:
+        """Train for a turn, to a share of the budget, or to its end, whichever is first."""
         counted = self.steps is not None or self.tokens is not None
         until = seconds if counted else min(seconds, self.seconds - self.elapsed)
         self._since, computed = self._clock(), time.process_time()
         while (now := self._clock() - self._since) < until and not (counted and self.finished):
+            if until_share < 1 and self.progress >= until_share:
+                break
             if self._then is not None and self.progress >= self._then[0]:
                 self._batches, self._then = self._read(self._then[1]), None
             self.trainer.train_step(next(self._batches))
@@ -138,6 +140,7 @@ class TimedRun:
         return {
             "finished": float(self.finished),
             "steps": self.trainer.step,
+            "processor_seconds": self.computed,
             "learnt_tokens_per_second": counters.learnt_tokens / max(self.elapsed, 1e-9),
             # Of the processor, all threads: what other programs take away doesn't count.
             "processor_seconds_per_step": self.computed / max(1, self.trainer.step),

@@ -17,7 +17,7 @@ from typing import Any
 
 from minimind.cli.huge_pages import TUNABLE, helps
 
-Burst = Callable[[], dict[str, float]]
+Burst = Callable[[], dict[str, Any]]
 
 
 class Worker:
@@ -41,7 +41,7 @@ class Worker:
         )
         self.ready = self._read()
 
-    def burst(self) -> dict[str, float]:
+    def burst(self) -> dict[str, Any]:
         """Run one burst and return its figures."""
         assert self._process.stdin is not None
         try:
@@ -57,7 +57,7 @@ class Worker:
         self._process.stdin.close()
         self._process.wait()
 
-    def _read(self) -> dict[str, float]:
+    def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
