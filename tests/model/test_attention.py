@@ -92,12 +92,15 @@ def test_auto_chooses_by_device_and_need(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(compiler, "compile_refusal", lambda device: refusals[-1])
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
 
-    def choose(backend: str, device: torch.device, *, blocks: bool, grad: bool = True) -> str:
-        return choose_backend(backend, device=device, needs_blocks=blocks, needs_grad=grad, T=512)
+    def choose(
+        backend: str, device: torch.device, *, blocks: bool, grad: bool = True, T: int = 512
+    ) -> str:
+        return choose_backend(backend, device=device, needs_blocks=blocks, needs_grad=grad, T=T)
 
     assert choose("auto", cpu, blocks=True) == "sdpa"
     assert choose("auto", cuda, blocks=False) == "sdpa"
     assert choose("auto", cuda, blocks=True) == "flex"
+    assert choose("auto", cuda, blocks=True, T=128) == "sdpa"  # one block: nothing to skip
     refusals.append("no Triton")
     assert choose("auto", cuda, blocks=True) == "sdpa"
     assert choose("flex", cuda, blocks=True) == "flex"  # who asks for it is told what is missing

@@ -37,3 +37,18 @@ def test_what_is_missing_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     reason = "RuntimeError: Cannot find a working triton installation. More words"
     assert compiler.compile_refusal(torch.device("cpu")) == reason
     assert not compiler.compiles(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_mask_on_a_gpu_is_never_given_to_cudnn(compiled: bool) -> None:
+    def allowed(x: torch.Tensor, *, device: str, masked: bool) -> torch.Tensor:
+        with compiler.sound_kernels(torch.device(device), masked=masked):
+            on = torch.backends.cuda.cudnn_sdp_enabled()
+        return x + int(on)
+
+    asked = torch.compile(allowed, backend="eager") if compiled else allowed
+    x, before = torch.zeros(()), torch.backends.cuda.cudnn_sdp_enabled()
+    assert asked(x, device="cuda", masked=True) == 0
+    assert asked(x, device="cuda", masked=False) == int(before)
+    assert asked(x, device="cpu", masked=True) == int(before)
+    assert torch.backends.cuda.cudnn_sdp_enabled() is before

@@ -33,7 +33,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 
 from minimind.errors import ConfigError, did_you_mean
 from minimind.model.cache import CacheStep
-from minimind.model.compiler import compiles
+from minimind.model.compiler import compiles, sound_kernels
 
 BACKENDS: tuple[str, ...] = ("auto", "sdpa", "flex", "flash", "eager")
 
@@ -100,7 +100,8 @@ def choose_backend(
     """
     if backend == "auto":
         if device.type == "cuda":
-            return "flex" if needs_blocks and compiles(device) else "sdpa"
+            # In rows of one block (128) there is nothing to skip.
+            return "flex" if needs_blocks and T > 128 and compiles(device) else "sdpa"
         # Compiled, the four lines of `eager` beat torch's CPU kernel until the scores grow large.
         fused = needs_grad and T <= FUSED_ROWS and torch.compiler.is_compiling()
         return "eager" if fused else "sdpa"
@@ -208,10 +209,11 @@ def _sdpa(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor:
     if q_BHTK.shape[2] == 1 and q_BHTK.device.type == "cpu" and q_BHTK.dtype != torch.float32:
         # torch's bf16 kernel takes 7.5 ms for 32 rows of 512 keys, two products 1.3 (docs/LOG.md).
         return _single(q_BHTK, k_BGSK, v_BGSK, mask)
-    return F.scaled_dot_product_attention(
-        q_BHTK, k_BGSK, v_BGSK, attn_mask=mask.allowed, is_causal=mask.causal,
-        enable_gqa=q_BHTK.shape[1] != k_BGSK.shape[1],
-    )  # fmt: skip
+    with sound_kernels(q_BHTK.device, masked=mask.allowed is not None):
+        return F.scaled_dot_product_attention(
+            q_BHTK, k_BGSK, v_BGSK, attn_mask=mask.allowed, is_causal=mask.causal,
+            enable_gqa=q_BHTK.shape[1] != k_BGSK.shape[1],
+        )  # fmt: skip
 
 
 def attention_weights(q_BHTK: Tensor, k_BGSK: Tensor, mask: Mask) -> Tensor:

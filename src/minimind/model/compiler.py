@@ -1,14 +1,16 @@
-"""Whether torch.compile works here: on a GPU it takes Triton, a C compiler and Python's headers.
+"""What torch can't do everywhere: compile for a GPU, attend under a mask by cuDNN.
 
-Each of them is missing somewhere: Triton on Windows and on cards older than Volta, the headers
-beside many a system's own Python.
+Compiling takes Triton, a C compiler and Python's headers. Each is missing somewhere: Triton on
+Windows and on cards older than Volta, the headers beside many a system's own Python.
 """
 
 from __future__ import annotations
 
 import functools
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def compiles(device: torch.device) -> bool:
@@ -28,6 +30,17 @@ def compile_refusal(device: torch.device) -> str | None:
     except Exception as error:
         return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
     return None
+
+
+def sound_kernels(device: torch.device, *, masked: bool) -> AbstractContextManager[object]:
+    """Return the context in which `scaled_dot_product_attention` has a backward pass to trust.
+
+    On Hopper torch prefers cuDNN since 2.11, whose gradients under a mask may be not a number
+    (pytorch issue 196678: rows of 64 tokens, or 192; cuDNN 9.19 and 9.20).
+    """
+    if device.type != "cuda" or not masked or not torch.is_grad_enabled():
+        return nullcontext()
+    return sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
 def _small(x_NN: torch.Tensor) -> torch.Tensor:
