@@ -1,6 +1,6 @@
 """Training steps that benchmarks compare: ours, transformers', a textbook's, the original's.
 
-Nothing here needs more than torch and minimind's core; transformers only where its step is built.
+Nothing here needs more than torch and minimind's core; `NEEDS` says what else a system does.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-System = Literal["minimind", "transformers", "textbook", "original"]
+System = Literal["minimind", "transformers", "trainer", "textbook", "original"]
 Precision = Literal["fp32", "bf16"]
 Mode = Literal["eager", "compiled"]
 Step = Callable[[], None]
@@ -41,6 +41,26 @@ class Spec:
 
 
 PADDING = 0.4
+"""Share of the slots of the original's rows that hold no token."""
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    "transformers": ("transformers",), "trainer": ("transformers", "accelerate"),
+}  # fmt: skip
+"""Packages that a system needs beside minimind's own."""
+
+
+def missing(system: str) -> str | None:
+    """Return which packages a system lacks, in words; None: it can run."""
+    import importlib.util
+
+    names = [name for name in NEEDS.get(system, ()) if importlib.util.find_spec(name) is None]
+    return f"pip install {' '.join(names)}" if names else None
+
+
+def real_tokens(system: str) -> float:
+    """Return the share of a system's slots that hold a token which is learnt."""
+    return 1 - PADDING if system == "original" else 1.0
+
 
 OWN_KEYS = {
     "rope_scaling", "rope_theta", "layer_types", "sliding_window", "moe", "vision", "model_type",
@@ -49,16 +69,31 @@ OWN_KEYS = {
 
 
 def qwen3_of(config: Any, **settings: Any) -> Any:
-    """Return transformers' Qwen3 of the same shape, random weights, with more of its settings."""
+    """Return transformers' Qwen3 (Qwen3-MoE, if it has experts) of the same shape.
+
+    Its weights are random; `settings` are more of its own.
+    """
     import dataclasses
 
     import transformers
 
     shape = {k: v for k, v in dataclasses.asdict(config).items() if k not in OWN_KEYS}
     rope = {"rope_type": "default", "rope_theta": config.rope_theta}
-    foreign = transformers.Qwen3Config(**shape, rope_parameters=rope, **settings)
-    foreign._attn_implementation = "sdpa"
-    return transformers.Qwen3ForCausalLM(foreign)
+    if config.moe is None:
+        foreign = transformers.Qwen3Config(**shape, rope_parameters=rope, **settings)
+        foreign._attn_implementation = "sdpa"
+        return transformers.Qwen3ForCausalLM(foreign)
+    experts = {
+        name: getattr(config.moe, name)
+        for name in ("num_experts", "num_experts_per_tok", "moe_intermediate_size",
+                     "norm_topk_prob", "router_aux_loss_coef")
+    }  # fmt: skip
+    balanced = config.moe.router_balance == "loss"
+    mixture = transformers.Qwen3MoeConfig(
+        **shape, **experts, output_router_logits=balanced, rope_parameters=rope, **settings
+    )
+    mixture._attn_implementation = "sdpa"
+    return transformers.Qwen3MoeForCausalLM(mixture)
 
 
 def ours(spec: Spec, config: Any, ids: Any) -> Step:
@@ -83,7 +118,7 @@ def ours(spec: Spec, config: Any, ids: Any) -> Step:
         config=TrainConfig(
             precision="fp8" if spec.variant == "fp8" else spec.precision,
             compile=spec.mode == "compiled",
-            attention=spec.attention,
+            attention=spec.attention,  # pyright: ignore[reportArgumentType]
             fuse_projections=spec.variant == "fused",
         ),
         steps=1000,
@@ -125,6 +160,17 @@ def theirs(spec: Spec, config: Any, ids: Any) -> Step:
     return step
 
 
+def trainer(spec: Spec, config: Any, ids: Any) -> Step:
+    """Return one step of Hugging Face's Trainer around transformers' Qwen3, on the same rows."""
+    from hf_trainer import trainer_step
+
+    model = qwen3_of(config, use_cache=False)
+    return trainer_step(
+        model, ids[:, :-1], device=spec.device, bf16=spec.precision == "bf16",
+        compiled=spec.mode == "compiled",
+    )  # fmt: skip
+
+
 def textbook(spec: Spec, config: Any, ids: Any) -> Step:
     """Return one step of the loop that a textbook has: fp32, eager, all logits at once."""
     import torch
@@ -157,7 +203,8 @@ def original(spec: Spec, config: Any, ids: Any) -> Step:
     """Return one step as jingyaogong/minimind does it: eager, AdamW, logits held, rows padded.
 
     Its rows are documents of their own, filled up to the row's length; here the last 40 % of each
-    row are, so that 60 % of the slots are real tokens (the original's share on its own data).
+    row are, so that 60 % of the slots are real tokens (the original's share on its own data). A
+    mixture's experts are the loop over boolean masks that it trains with.
     """
     import torch
     from torch.nn import functional as F
@@ -165,7 +212,12 @@ def original(spec: Spec, config: Any, ids: Any) -> Step:
     from minimind.data.batch import IGNORE
     from minimind.model import CausalLM
 
-    model = CausalLM(config).to(spec.device)
+    model = CausalLM(config)
+    if config.moe is not None:
+        from expert_loops import MaskedExperts, replace_experts
+
+        replace_experts(model, config, MaskedExperts)
+    model = model.to(spec.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
     inputs, labels = ids[:, :-1].to(spec.device), ids[:, 1:].clone().to(spec.device)
     labels[:, round(labels.shape[1] * (1 - PADDING)) :] = IGNORE
@@ -184,5 +236,6 @@ def original(spec: Spec, config: Any, ids: Any) -> Step:
 
 
 BUILDERS: dict[str, Callable[[Spec, Any, Any], Step]] = {
-    "minimind": ours, "transformers": theirs, "textbook": textbook, "original": original,
+    "minimind": ours, "transformers": theirs, "trainer": trainer, "textbook": textbook,
+    "original": original,
 }  # fmt: skip
