@@ -8,33 +8,46 @@ from typing import Any
 import torch
 
 from gpu_items.ceilings import matrix_rate
-from gpu_items.common import Context, compile_error, free, installed, seconds_of, spread
+from gpu_items.common import Context, compile_error, free, seconds_of, spread
 from minimind.model.accounting import training_flops_per_token, training_memory
 from minimind.settings import load_model_config, load_run_config
 from minimind.train.fit import fitted
-from steps import BUILDERS, PADDING, Spec
+from steps import BUILDERS, Spec, missing, real_tokens
 
 Arm = tuple[str, str, str, str, int]
-"""Preset, system, mode, variant, rows of a micro-batch."""
+"""Preset, system, mode, variant, rows of a micro-batch.
 
-VARIANTS = ("fused", "document-mask", "fp8")
-"""Of ours: `train.fuse_projections`, documents in the rows, `train.precision = "fp8"`."""
+Variants of ours: Muon, documents in the rows, `train.fuse_projections`, `train.precision = "fp8"`.
+"""
 
 
 def arms(models: list[str], rows: dict[str, int]) -> list[Arm]:
-    """Return what is measured, what the bars ask for first: there may not be time for all."""
+    """Return what is measured, what the bars ask for first: there may not be time for all.
+
+    The default shape with all that it is compared with; then ours of the other shapes, the
+    original's loop (nothing to compile) and transformers' of each; then ours in other ways.
+    """
     first, *others = models
     most = rows[first]
+
+    def each(system: str, mode: str) -> list[Arm]:
+        return [(model, system, mode, "plain", rows[model]) for model in others]
+
     return [
         (first, "minimind", "compiled", "plain", most),
         (first, "original", "eager", "plain", most),
         (first, "transformers", "compiled", "plain", most),
+        (first, "minimind", "compiled", "document-mask", most),
+        (first, "trainer", "compiled", "plain", most),
         (first, "minimind", "compiled", "muon", most),
-        *((model, "minimind", "compiled", "plain", rows[model]) for model in others[:3]),
+        *each("minimind", "compiled"),
+        *each("original", "eager"),
+        (first, "minimind", "compiled", "fused", most),
+        *each("trainer", "compiled"),
         (first, "minimind", "eager", "plain", most),
-        *((first, "minimind", "compiled", variant, most) for variant in VARIANTS),
+        (first, "minimind", "compiled", "fp8", most),
         *((first, "minimind", "compiled", "plain", max(1, most // n)) for n in (2, 4)),
-        *((model, "minimind", "compiled", "plain", rows[model]) for model in others[3:]),
+        *each("transformers", "compiled"),
     ]
 
 
@@ -62,8 +75,8 @@ def run(context: Context) -> None:
     for arm in arms(models, {model: rows_of(model) for model in models}):
         model, system, mode, variant, count = arm
         name = f"{model} {system} {mode} {variant} {count} rows"
-        if system == "transformers" and not installed("transformers"):
-            context.left_out.append(f"{name} (transformers is not installed)")
+        if (lacks := missing(system)) is not None:
+            context.left_out.append(f"{name} ({lacks})")
             continue
         if mode == "compiled" and refusal is not None:
             continue
@@ -79,9 +92,10 @@ def run(context: Context) -> None:
 
 
 def beside(rows: list[dict[str, Any]], row: dict[str, Any]) -> dict[str, Any]:
-    """Return the row with how many times its real tokens a second the first one has."""
-    if rows and rows[0]["model"] == row["model"] and rows[0]["system"] == "minimind":
-        row["ours / this"] = rows[0]["real tok/s"] / row["real tok/s"]
+    """Return the row with how many times its real tokens a second ours of its shape has."""
+    ours = [one for one in rows if (one["model"], one["system"]) == (row["model"], "minimind")]
+    if ours:
+        row["ours / this"] = ours[0]["real tok/s"] / row["real tok/s"]
     return row
 
 
@@ -105,7 +119,7 @@ def measure(context: Context, arm: Arm, rate: float) -> dict[str, Any]:
     taken = seconds_of(step, context.device, rounds=5, inner=context.choose(5, 1), warm_up=0)
     speeds = spread([count * length / seconds for seconds in taken])
     flops = training_flops_per_token(config, sequence_length=length)
-    real = speeds["median"] * (1 - PADDING if spec.system == "original" else 1)
+    real = speeds["median"] * real_tokens(spec.system)
     peak = torch.cuda.max_memory_allocated() / 2**20 if context.device == "cuda" else None
     predicted = training_memory(
         config, micro_batch_rows=count, sequence_length=length, device="cuda"
