@@ -153,6 +153,22 @@ def test_samples_are_written_and_leave_the_random_state_alone(tmp_path):
     assert text.startswith("## step 2\n> 你好\n你好False\n\n> hi\nhiFalse\n\n## step 4\n")
 
 
+def test_samples_may_be_drawn_with_any_kernel_in_a_deterministic_run(tmp_path):
+    def say(prompt):
+        assert not torch.are_deterministic_algorithms_enabled()
+        return prompt
+
+    sample = Sample(say, prompts=["hi"], every=2, path=tmp_path / "samples.txt")
+    trainer = make_trainer(loader=Rows(structured_rows(80)), steps=2, hooks=[sample])
+    torch.use_deterministic_algorithms(True)
+    try:
+        trainer.fit()
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert (tmp_path / "samples.txt").read_text(encoding="utf-8") == "## step 2\n> hi\nhi\n\n"
+
+
 def saving(run, *, validation=None, **config):
     tokenizer = byte_tokenizer()
 

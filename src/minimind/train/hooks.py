@@ -8,7 +8,8 @@ After the last step each is called with `trainer.ending` set, perhaps a second t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -283,13 +284,26 @@ class Sample:
             return
         model = trainer.whole_model().eval()
         devices = [trainer.device] if trainer.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), trainer.autocast():
+        with torch.random.fork_rng(devices), trainer.autocast(), _any_kernel():
             texts = [self.generate(prompt) for prompt in self.prompts]
         model.train()
         with self.path.open("a", encoding="utf-8") as file:
             file.write(f"## step {report.step}\n")
             for prompt, text in zip(self.prompts, texts, strict=True):
                 file.write(f"> {prompt}\n{text}\n\n")
+
+
+@contextmanager
+def _any_kernel() -> Iterator[None]:
+    """Leave `train.deterministic` aside: CUDA has no deterministic sum to draw by (`cumsum`)."""
+    if not torch.are_deterministic_algorithms_enabled():
+        yield
+        return
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(True)
 
 
 class Save:
