@@ -1,11 +1,13 @@
 """Where a training step's time goes: FLOPs, bytes, the bound and the measured time of each part.
 
     python bench/roofline.py [--preset 64m] [--rows 4] [--length 512] [--device cpu] [--json]
+    python bench/roofline.py --preset nano --rows 16 --length 256 --clock cpu    one that others use
 
 Each part runs forward and backward by itself, compiled as the step compiles it, in bf16 autocast;
 its bound is the longer of its FLOPs at the machine's measured matrix rate and its bytes at the
-measured copy rate. The whole step is measured in the same turns: what the parts don't add up to is
-launches, the casts between parts, and what fusing saves.
+measured copy rate. Beside it the time of its bare bf16 products at their own shapes, which may be
+far from the rate of a large square one. The whole step is measured in the same turns: what the
+parts don't add up to is launches, the casts between parts, and what fusing saves.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ from torch import Tensor, nn
 
 from minimind.config import ModelConfig, OptimConfig, TrainConfig
 from minimind.data.batch import Batch
-from minimind.doctor.timing import matrix_rate
+from minimind.doctor.timing import MATRIX_SIZE
 from minimind.model import CausalLM, linear_cross_entropy
 from minimind.model.accounting import count_parameters, training_flops_per_token
 from minimind.model.attention import attend, build_masks, choose_backend
 from minimind.model.rope import rotary_tables
 from minimind.settings import load_model_config
 from minimind.train import NextToken, Trainer, build_optimizer, build_schedule
+from products import bare
+from roofline_report import show
 
 BF16, FP32 = 2, 4
 
@@ -43,7 +47,11 @@ class Args:
     """Of the micro-batch, which is the whole step here."""
     length: int = 512
     device: Literal["cpu", "cuda"] = "cpu"
+    optimizer: Literal["muon", "adamw"] = "muon"
     rounds: int = 5
+    clock: Literal["wall", "cpu"] = "wall"
+    """`cpu`: seconds of the processor, all threads: with one thread, what others take away doesn't
+    count."""
     compile: bool = True
     json: bool = False
 
@@ -58,7 +66,9 @@ class Part:
         flops: of matrix products, forward and backward, each time.
         bytes: that must be read and written each time.
         run: does it once.
+        bare: does its products alone; None: it has none, or they are the optimizer's.
         seconds: of each round.
+        bare_seconds: of its products alone.
     """
 
     name: str
@@ -66,7 +76,9 @@ class Part:
     flops: float
     bytes: float
     run: Callable[[], object]
+    bare: Callable[[], object] | None = None
     seconds: list[float] = dataclasses.field(default_factory=list)
+    bare_seconds: list[float] = dataclasses.field(default_factory=list)
 
 
 class _Core(nn.Module):
@@ -135,7 +147,7 @@ def parts(args: Args, model: CausalLM, trainer: Trainer) -> list[Part]:
         return linear_cross_entropy(hidden_ND, weight_VD, labels_N, chunk=1024)[0]
 
     hidden_ND, weight_VD = random(N, D, dtype=torch.bfloat16), random(V, D)
-    own = parameters_of(model)
+    own, muon = parameters_of(model), args.optimizer == "muon"
     matrices = 2 * D * (H * K) + 2 * D * (G * K)
     optimizer = trainer.optimizer
     for parameter in model.parameters():
@@ -149,22 +161,28 @@ def parts(args: Args, model: CausalLM, trainer: Trainer) -> list[Part]:
     return [
         Part(name="q k v o products", times=L, flops=6 * N * matrices,
              bytes=3 * BF16 * (N * (3 * D + (H + 2 * G) * K + H * K) + matrices) + FP32 * matrices,
-             run=both_ways(compiled(projections), [half_BTD], device)),
+             run=both_ways(compiled(projections), [half_BTD], device),
+             bare=bare([(1, N, D, H * K), *2 * [(1, N, D, G * K)], (1, N, H * K, D)], device)),
         Part(name="attention itself", times=L, flops=12 * args.rows * H * K * args.length**2,
              bytes=3 * BF16 * N * (2 * H + 2 * G) * K,
              run=both_ways(compiled(_Core(config, args.length, device, compiled=args.compile)),
-                           heads, device)),
+                           heads, device),
+             bare=bare([(args.rows * H, args.length, K, args.length),
+                        (args.rows * H, args.length, args.length, K)], device)),
         Part(name="feed-forward", times=L, flops=18 * N * D * F,
              bytes=3 * BF16 * (N * (2 * D + 4 * F) + 3 * D * F) + FP32 * 3 * D * F,
-             run=both_ways(compiled(layer.mlp), [half_BTD], device)),
+             run=both_ways(compiled(layer.mlp), [half_BTD], device),
+             bare=bare([*2 * [(1, N, D, F)], (1, N, F, D)], device)),
         Part(name="norms and residual", times=2 * L + 1, flops=0,
              bytes=3 * N * D * (FP32 + BF16),
              run=both_ways(compiled(layer.input_layernorm), [x_BTD], device)),
         Part(name="output and loss", times=1, flops=6 * N * D * V,
              bytes=3 * BF16 * (N * D + V * D) + 2 * (FP32 + BF16) * N * V + FP32 * V * D,
-             run=both_ways(compiled(loss), [hidden_ND, weight_VD], device)),
-        Part(name="update (Muon + AdamW)", times=1, flops=muon_flops(model),
-             bytes=FP32 * (5 * own["matrices"] + 7 * own["others"]), run=update),
+             run=both_ways(compiled(loss), [hidden_ND, weight_VD], device),
+             bare=bare([(1, N, D, V)], device)),
+        Part(name="update (Muon + AdamW)" if muon else "update (AdamW)", times=1,
+             flops=muon_flops(model) if muon else 0,
+             bytes=FP32 * ((5 if muon else 7) * own["matrices"] + 7 * own["others"]), run=update),
     ]  # fmt: skip
 
 
@@ -184,22 +202,30 @@ def muon_flops(model: CausalLM) -> float:
     return total
 
 
-def timed(run: Callable[[], object], device: str) -> float:
+def timed(run: Callable[[], object], args: Args) -> float:
     """Return the seconds of one call."""
-    if device == "cuda":
+    clock = time.perf_counter if args.clock == "wall" else time.process_time
+    if args.device == "cuda":
         torch.cuda.synchronize()
-    started = time.perf_counter()
+    started = clock()
     run()
-    if device == "cuda":
+    if args.device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return clock() - started
 
 
-def copy_rate(device: str) -> float:
+def matrix_rate(args: Args) -> float:
+    """Return the FLOP/s of a large square product in bf16, the best of a few."""
+    size = MATRIX_SIZE[args.device]
+    left, right = torch.randn(2, size, size, device=args.device).bfloat16()
+    return 2 * size**3 / min(timed(lambda: left @ right, args) for _ in range(10))
+
+
+def copy_rate(args: Args) -> float:
     """Return bytes read and written a second, the best of a few copies."""
-    source = torch.randn(2**26 if device == "cpu" else 2**30, device=device)
+    source = torch.randn(2**26 if args.device == "cpu" else 2**30, device=args.device)
     target = torch.empty_like(source)
-    return 2 * source.nbytes / min(timed(lambda: target.copy_(source), device) for _ in range(5))
+    return 2 * source.nbytes / min(timed(lambda: target.copy_(source), args) for _ in range(5))
 
 
 def measure(args: Args) -> dict[str, Any]:
@@ -207,7 +233,7 @@ def measure(args: Args) -> dict[str, Any]:
     torch.manual_seed(0)
     config = load_model_config(args.preset)
     model = CausalLM(config).to(args.device)
-    optim = OptimConfig(schedule="constant")
+    optim = OptimConfig(kind=args.optimizer, schedule="constant")
     trainer = Trainer(
         model=model, objective=NextToken(), optimizer=build_optimizer(model, optim),
         schedule=build_schedule(optim, steps=1000),
@@ -217,29 +243,32 @@ def measure(args: Args) -> dict[str, Any]:
     batch = Batch(input_ids=ids[:, :-1], labels=ids[:, 1:])
     pieces = parts(args, model, trainer)
     for piece in pieces:
-        piece.run()
-        piece.run()
+        for run in (piece.run, piece.bare or piece.run) * 2:
+            run()
     trainer.train_step([batch])
     trainer.train_step([batch])
     rates, copies, whole = [], [], []
     for _ in range(args.rounds):
-        rates.append(matrix_rate(torch.device(args.device), dtype=torch.bfloat16, seconds=0.5))
-        copies.append(copy_rate(args.device))
-        whole.append(timed(lambda: trainer.train_step([batch]), args.device))
+        rates.append(matrix_rate(args))
+        copies.append(copy_rate(args))
+        whole.append(timed(lambda: trainer.train_step([batch]), args))
         for parameter in model.parameters():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         for piece in pieces:
-            piece.seconds.append(timed(piece.run, args.device))
+            piece.seconds.append(timed(piece.run, args))
+            if piece.bare is not None:
+                piece.bare_seconds.append(timed(piece.bare, args))
     rate, copy = statistics.median(rates), statistics.median(copies)
     rows = []
     for piece in pieces:
         bound = piece.times * max(piece.flops / rate, piece.bytes / copy)
         seconds = piece.times * statistics.median(piece.seconds)
+        alone = 1e3 * piece.times * statistics.median(piece.bare_seconds) if piece.bare else None
         rows.append({
             "part": piece.name, "times": piece.times, "gflops": piece.times * piece.flops / 1e9,
             "mb": piece.times * piece.bytes / 1e6, "bound_ms": 1e3 * bound,
-            "measured_ms": 1e3 * seconds, "of_bound": bound / seconds,
+            "products_alone_ms": alone, "measured_ms": 1e3 * seconds, "of_bound": bound / seconds,
             "limited_by": "arithmetic" if piece.flops / rate > piece.bytes / copy else "memory",
         })  # fmt: skip
     step = statistics.median(whole)
@@ -251,38 +280,6 @@ def measure(args: Args) -> dict[str, Any]:
         "tokens_per_second": args.rows * args.length / step,
         "of_matrix_rate": args.rows * args.length * flops / step / rate, "parts": rows,
     }  # fmt: skip
-
-
-def show(report: dict[str, Any]) -> None:
-    """Print the table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    title = f"{report['preset']}, a step of {report['rows']} x {report['length']}, bf16"
-    table = Table(title=title)
-    for column in ("part", "GFLOP", "MB", "bound ms", "measured ms", "of bound", "limited by"):
-        table.add_column(column, justify="left" if column in {"part", "limited by"} else "right")
-    for row in report["parts"]:
-        table.add_row(
-            row["part"],
-            f"{row['gflops']:,.0f}",
-            f"{row['mb']:,.0f}",
-            f"{row['bound_ms']:,.0f}",
-            f"{row['measured_ms']:,.0f}",
-            f"{row['of_bound']:.0%}",
-            row["limited_by"],
-        )
-    console = Console(width=110)
-    console.print(table)
-    low, high = report["step_spread_ms"]
-    console.print(
-        f"the whole step {report['step_ms']:,.0f} ms ({low:,.0f}-{high:,.0f}), the parts "
-        f"{report['parts_ms']:,.0f} ms; {report['tokens_per_second']:,.0f} tokens/s, "
-        f"{report['of_matrix_rate']:.0%} of the matrix rate\n"
-        f"matrix rate {report['matrix_flops'] / 1e9:,.0f} GFLOP/s, copies "
-        f"{report['copy_bytes'] / 1e9:.1f} GB/s, n = {report['rounds']}",
-        highlight=False,
-    )
 
 
 def main() -> None:
