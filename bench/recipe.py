@@ -82,7 +82,8 @@ class Args:
     checks: int = 10
     """With `--target`: validations of an arm, evenly over its budget; their time isn't counted."""
     side_by_side: bool = False
-    """With --steps or --tokens: all arms at once, in turns, in place of one after the other."""
+    """With --steps or --tokens: all arms at once, in turns, in place of one after the other. Their
+    first two steps aren't counted, compiled or not."""
     turn: float = 20.0
     seeds: int = 3
     first_seed: int = 0
@@ -162,7 +163,7 @@ def work(payload: dict[str, Any]) -> None:
         steps=payload["steps"], tokens=payload["tokens"], then=then, averages=payload["averages"],
         float8=arm == "fp8-emulated", held_out=base.run(seed).data,
     )  # fmt: skip
-    if payload["compile"]:
+    if payload["compile"] or payload["side_by_side"]:
         run.warm_up()
     held_out_bytes = int(payload["validation_mb"] * 2**20)
 
