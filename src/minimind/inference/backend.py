@@ -29,7 +29,7 @@ class BackendClosedError(RunError):
 
 
 class TokenEvent(NamedTuple):
-    """One step of one answer; a tuple because one is made a token (0.3 us, frozen dataclass 2.5).
+    """One step of one answer; a tuple, since one is made a token and a dataclass takes longer.
 
     The last event of an answer has `end` set; its `token` is None unless the answer ended with a
     token that belongs to it (`length`, `context`). A stop token is never part of the answer.
