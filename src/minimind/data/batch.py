@@ -26,6 +26,9 @@ class Batch:
             None: each row is one document (padding, if any, is at the end and has no labels).
         image_features: (B, I, P, E) of the images that each row's `<|image_pad|>` stand for, in
             order. The encoder is frozen, so features are data, computed once an image.
+        document_starts: (documents + 1,) int32, where each document starts in the flat B*T, and
+            the end, from `minimind.model.varlen`; for flash attention, which reads it from
+            `document_ids` where it is missing.
 
     Preference pairs are rows 2i (chosen) and 2i + 1 (rejected).
     """
@@ -35,6 +38,7 @@ class Batch:
     position_ids: Tensor | None = None
     document_ids: Tensor | None = None
     image_features: Tensor | None = None
+    document_starts: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -62,7 +66,7 @@ class Batch:
             cut = {
                 f.name: value[start : start + rows]
                 for f in fields(self)
-                if (value := getattr(self, f.name)) is not None
+                if (value := getattr(self, f.name)) is not None and f.name != "document_starts"
             }
-            parts.append(replace(self, **cut))
+            parts.append(replace(self, **cut, document_starts=None))
         return parts

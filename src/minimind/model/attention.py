@@ -9,7 +9,7 @@ A mask is built once a forward pass for each window that occurs, then shared by 
 |---|---|---|
 | `sdpa` | everywhere | torch's fused kernels; without boundaries no mask is made at all |
 | `flex` | CUDA; CPU without gradients | boundaries and windows as blocks: skips what is masked |
-| `flash` | CUDA with flash-attn 2, bf16/fp16 | documents as sequences of their own (varlen) |
+| `flash` | CUDA from Ampere on, bf16/fp16 | documents as sequences of their own (`varlen`) |
 | `eager` | everywhere | four readable lines, the oracle of the others |
 | `single` | decoding, half precision on a CPU or compiled | one query a row |
 | `auto` | | `sdpa`; on CUDA `flex` for document boundaries or windows, if torch.compile works |
@@ -21,8 +21,6 @@ With a KV cache `flex` and `flash` mean `sdpa`: a handful of queries leaves noth
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -34,6 +32,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from minimind.errors import ConfigError, did_you_mean
 from minimind.model.cache import CacheStep
 from minimind.model.compiler import compiles, sound_kernels
+from minimind.model.varlen import check_flash, document_starts, flash
 
 BACKENDS: tuple[str, ...] = ("auto", "sdpa", "flex", "flash", "eager")
 
@@ -49,7 +48,7 @@ class Mask(NamedTuple):
         causal: plain causal attention over S = T; `allowed` is None then.
         allowed: (B or 1, 1, T, S) bool for `sdpa` and `eager`. None and not causal: everything.
         blocks: for `flex`.
-        starts: for `flash`: (documents + 1,) int32, where each document starts in the flat B*T.
+        starts: for `flash`: where each document starts (`varlen.document_starts`).
         window: for `flash`.
     """
 
@@ -65,8 +64,8 @@ Masks = dict[int | None, Mask]
 """One mask for each window that occurs among the layers (None: full attention)."""
 
 
-def check_backend(backend: str) -> None:
-    """Refuse an unknown backend, or one whose package is missing.
+def check_backend(backend: str, *, device: torch.device) -> None:
+    """Refuse an unknown backend, or one that the device doesn't have.
 
     Raises:
         ConfigError: with what to do.
@@ -76,11 +75,8 @@ def check_backend(backend: str) -> None:
             f"train.attention = {backend!r} is not a backend.{did_you_mean(backend, BACKENDS)} "
             f"There are: {', '.join(BACKENDS)}"
         )
-    if backend == "flash" and importlib.util.find_spec("flash_attn") is None:
-        raise ConfigError(
-            "train.attention = 'flash' needs the package flash-attn 2: pip install flash-attn "
-            "(CUDA only), or use --train.attention auto"
-        )
+    if backend == "flash":
+        check_flash(device)
 
 
 def choose_backend(
@@ -105,11 +101,6 @@ def choose_backend(
         # Compiled, the four lines of `eager` beat torch's CPU kernel until the scores grow large.
         fused = needs_grad and T <= FUSED_ROWS and torch.compiler.is_compiling()
         return "eager" if fused else "sdpa"
-    if backend == "flash" and device.type != "cuda":
-        raise ConfigError(
-            f"train.attention = 'flash' runs on CUDA only, the model is on {device.type}: "
-            "use --train.attention auto"
-        )
     if backend == "flex" and device.type != "cuda" and needs_grad:
         raise ConfigError(
             f"train.attention = 'flex' has no backward pass on {device.type}: "
@@ -120,7 +111,7 @@ def choose_backend(
 
 def build_masks(
     backend: str, *, windows: Iterable[int | None], T: int, device: torch.device,
-    document_ids_BT: Tensor | None,
+    document_ids_BT: Tensor | None, starts: Tensor | None = None,
 ) -> Masks:  # fmt: skip
     """Make the mask of every window for rows that are read whole (no cache).
 
@@ -130,11 +121,16 @@ def build_masks(
         T: tokens in a row.
         device: where the model is.
         document_ids_BT: (B, T); None: each row is one document.
+        starts: for `flash`, what `document_starts` says of them; None: it is called here.
     """
+    if backend == "flash" and starts is None and document_ids_BT is not None:
+        starts = document_starts(document_ids_BT)
     # A window that covers the row is no window.
     effective = {window: None if window is None or window >= T else window for window in windows}
     made = {
-        window: _build_mask(backend, window, T, device, document_ids_BT)
+        window: Mask(backend, starts=starts, window=window)
+        if backend == "flash"
+        else _build_mask(backend, window, T, device, document_ids_BT)
         for window in set(effective.values())
     }
     return {window: made[effective[window]] for window in effective}
@@ -164,8 +160,6 @@ def _build_mask(
     backend: str, window: int | None, T: int, device: torch.device, document_ids_BT: Tensor | None
 ) -> Mask:
     plain = window is None and document_ids_BT is None
-    if backend == "flash":
-        return Mask(backend, causal=True, starts=_document_starts(document_ids_BT), window=window)
     if plain:
         return Mask("sdpa" if backend == "flex" else backend, causal=True)
     if backend == "flex":
@@ -193,16 +187,6 @@ def _blocks(
 
     B = None if document_ids_BT is None else document_ids_BT.shape[0]
     return create_block_mask(seen, B, None, T, T, device=str(device))
-
-
-def _document_starts(document_ids_BT: Tensor | None) -> Tensor | None:
-    """Return where each document starts in the flat B*T, and the end, (documents + 1,) int32."""
-    if document_ids_BT is None:
-        return None
-    first_BT = torch.ones_like(document_ids_BT, dtype=torch.bool)
-    first_BT[:, 1:] = document_ids_BT[:, 1:] != document_ids_BT[:, :-1]
-    starts = first_BT.flatten().nonzero().flatten()
-    return F.pad(starts, (0, 1), value=document_ids_BT.numel()).int()
 
 
 def _sdpa(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor:
@@ -274,24 +258,7 @@ def _compiled_flex() -> Callable[..., Any]:
 
 
 def _flash(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor:
-    if q_BHTK.dtype not in (torch.bfloat16, torch.float16):
-        raise ConfigError(
-            f"train.attention = 'flash' computes in bf16 or fp16, the model in {q_BHTK.dtype}: "
-            "use --train.precision bf16, or --train.attention auto"
-        )
-    flash = importlib.import_module("flash_attn")
-    window = (-1, -1) if mask.window is None else (mask.window - 1, 0)
-    q_BTHK, k_BTGK, v_BTGK = (x.transpose(1, 2) for x in (q_BHTK, k_BGSK, v_BGSK))
-    if mask.starts is None:
-        out_BTHK = flash.flash_attn_func(q_BTHK, k_BTGK, v_BTGK, causal=True, window_size=window)
-        return out_BTHK.transpose(1, 2)
-    T = q_BTHK.shape[1]  # no document is longer than its row
-    out_NHK = flash.flash_attn_varlen_func(
-        q_BTHK.flatten(0, 1), k_BTGK.flatten(0, 1), v_BTGK.flatten(0, 1),
-        cu_seqlens_q=mask.starts, cu_seqlens_k=mask.starts, max_seqlen_q=T, max_seqlen_k=T,
-        causal=True, window_size=window,
-    )  # fmt: skip
-    return out_NHK.view_as(q_BTHK).transpose(1, 2)
+    return flash(q_BHTK, k_BGSK, v_BGSK, starts=mask.starts, window=mask.window)
 
 
 _KERNELS: dict[str, Callable[[Tensor, Tensor, Tensor, Mask], Tensor]] = {

@@ -226,9 +226,9 @@ class CausalLM(nn.Module):
         """Choose the attention kernel: `auto`, `sdpa`, `flex`, `flash` or `eager`.
 
         Raises:
-            ConfigError: no such backend, or its package is missing.
+            ConfigError: no such backend, or not on the device that the model is on.
         """
-        check_backend(backend)
+        check_backend(backend, device=self.model.norm.weight.device)
         self._attention = backend
 
     def set_compiled_decoding(self, *, on: bool = True) -> None:
@@ -284,6 +284,7 @@ class CausalLM(nn.Module):
         cache: KVCache | None = None,
         token_counts: Tensor | None = None,
         image_features: Tensor | None = None,
+        document_starts: Tensor | None = None,
         logits: Logits = "all",
     ) -> CausalLMOutput:
         """Read T tokens of each row.
@@ -297,6 +298,8 @@ class CausalLM(nn.Module):
                 the right); the cache advances by these, and "last" is each row's last real one.
             image_features: (B, I, P, E) of the images that each row's `<|image_pad|>` stand for,
                 in order; not with a cache, where ids say which image (`model.vision`).
+            document_starts: what `varlen.document_starts` says of `document_ids`; only flash
+                attention needs it, and finds it out by itself (the host waits) if it isn't given.
             logits: which positions get logits.
 
         Raises:
@@ -305,7 +308,9 @@ class CausalLM(nn.Module):
         if cache is None:
             if token_counts is not None:
                 raise ConfigError("token_counts says how far a cache advances: give cache as well")
-            hidden_BTD, extra = self._read(input_ids_BT, position_ids, document_ids, image_features)
+            hidden_BTD, extra = self._read(
+                input_ids_BT, position_ids, document_ids, image_features, document_starts
+            )
         else:
             if document_ids is not None:
                 raise ConfigError("document_ids can't be used with a cache: one document a row")
@@ -323,6 +328,7 @@ class CausalLM(nn.Module):
         position_ids: Tensor | None,
         document_ids: Tensor | None,
         image_features: Tensor | None,
+        document_starts: Tensor | None,
     ) -> tuple[Tensor, Auxiliary | None]:
         T, device = input_ids_BT.shape[1], input_ids_BT.device
         if position_ids is None:
@@ -336,8 +342,9 @@ class CausalLM(nn.Module):
             T=T,
         )
         masks = build_masks(
-            backend, windows=self._windows, T=T, device=device, document_ids_BT=document_ids
-        )
+            backend, windows=self._windows, T=T, device=device, document_ids_BT=document_ids,
+            starts=document_starts,
+        )  # fmt: skip
         rotary = rotary_tables(self.config, position_ids)
         x_BTD = self._embed(input_ids_BT, image_features)
         counted_BT = self._counted(input_ids_BT, document_ids)

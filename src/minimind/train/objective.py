@@ -211,6 +211,7 @@ def _read(model: CausalLM, batch: Batch) -> CausalLMOutput:
         position_ids=batch.position_ids,
         document_ids=batch.document_ids,
         image_features=batch.image_features,
+        document_starts=batch.document_starts,
         logits="none",
     )
 

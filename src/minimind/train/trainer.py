@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from minimind.config import TrainConfig
 from minimind.data.batch import Batch
 from minimind.errors import TrainingDivergedError
 from minimind.model import CausalLM
+from minimind.model.varlen import starts_on
 from minimind.train.average import WeightAverage
 from minimind.train.device import AUTOCAST_DTYPE, pick_precision
 from minimind.train.distributed import World
@@ -292,12 +293,19 @@ class Trainer:
         sums: dict[str, Tensor] = {"loss": zero, "count": zero}
         for batch in micro_batches:
             with self.autocast():
-                loss = self._loss(self.model, batch.to(self.device))
+                loss = self._loss(self.model, self._on_device(batch))
             self.scaler.scale(loss.sum).backward()
             parts = {"loss": loss.sum.detach(), "count": loss.count, **loss.metrics}
             for name, value in parts.items():
                 sums[name] = sums.get(name, zero) + value
         return sums
+
+    def _on_device(self, batch: Batch) -> Batch:
+        """Return the micro-batch on the device; flash attention is told where documents start."""
+        moved = batch.to(self.device)
+        if self.config.attention != "flash" or batch.document_ids is None:
+            return moved
+        return replace(moved, document_starts=starts_on(self.device, batch.document_ids))
 
     def _gradient_norm(self) -> Tensor:
         gradients = [p.grad for p in self.optimizer.parameters if p.grad is not None]
