@@ -15,11 +15,13 @@ import yaml
 from test_trainer import make_trainer, ragged
 
 from doubles import free_ports
+from minimind.cli import main
 from minimind.config import OptimConfig
 from minimind.settings import load_run_config
 from minimind.train import distributed, optim
 from minimind.train.distributed import World
 from minimind.train.metrics import read_metrics
+from minimind.train.run import RunResult
 from run_doubles import curve, tiny_run, write_settings
 
 STEPS = 4
@@ -104,6 +106,20 @@ def test_alone_nothing_is_joined(monkeypatch):
     assert not torch.distributed.is_initialized()
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_process_speaks(rank, tmp_path, monkeypatch, capsys):
+    found = {"WORLD_SIZE": 2, "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "a"}
+    for name, value in (found | {"MASTER_PORT": 1}).items():
+        monkeypatch.setenv(name, str(value))
+    done = RunResult(directory=tmp_path / "runs" / "tiny", last=None)
+    monkeypatch.setattr("minimind.train.run.run", lambda *_, **__: done)
+    settings = write_settings(tiny_run(tmp_path), tmp_path / "tiny.toml")
+    assert main(["train", str(settings)]) == 0
+    said = capsys.readouterr().out
+    assert ("pretraining: learn" in said, "the run is complete" in said) == (rank == 0, rank == 0)
+    assert said == "" or rank == 0
+
+
 def workers(launcher):
     """Return the process ids of the ranks below a torchrun."""
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
@@ -118,21 +134,24 @@ def _command(pid):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["shard", "replicate"])
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_torchrun_starts_again_where_a_killed_rank_left_off(tmp_path):
+def test_torchrun_starts_again_where_a_killed_rank_left_off(parallel, tmp_path):
     config = tiny_run(tmp_path, steps=200)
-    config = replace(config, train=replace(config.train, parallel="shard"))
+    config = replace(config, train=replace(config.train, parallel=parallel))
     run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 
     def launch(name, *, restarts):
         settings = write_settings(replace(config, name=name), tmp_path / f"{name}.toml")
         command = [*run, "--master-port", str(*free_ports(1)), "--max-restarts", str(restarts)]
         command += ["-m", "minimind", "train", str(settings), "--resume"]
-        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     whole = launch("whole", restarts=0)
-    assert whole.communicate()[1] is not None
+    said, _ = whole.communicate()
     assert whole.returncode == 0
+    assert said.count("pretraining: learn") == said.count("done: ") == 1
+    assert "nothing left to do" not in said
     for name, restarts in (("ends", 0), ("restarts", 1)):
         launcher = launch(name, restarts=restarts)
         metrics = tmp_path / "runs" / name / "metrics.jsonl"

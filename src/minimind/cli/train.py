@@ -70,17 +70,21 @@ def _help() -> str:
 
 def _train(config: RunConfig, *, resume: bool) -> int | None:
     from minimind.cli.console import SteadyConsole
+    from minimind.train.rendezvous import Place
     from minimind.train.run import run
 
     console = SteadyConsole()
-    directory = Path(config.out) / config.name
-    console.print(
-        f"{_purpose(config)} -> {directory}", markup=False, highlight=False, soft_wrap=True
-    )
+    first = Place.from_env().rank == 0  # of several processes one speaks
+
+    def say(words: str) -> None:
+        if first:
+            console.print(words, markup=False, highlight=False, soft_wrap=True)
+
+    say(f"{_purpose(config)} -> {Path(config.out) / config.name}")
     with warnings.catch_warnings():
         warnings.showwarning = _shown_on(console)
         result = run(config, resume=resume, console=console)
-    console.print(_what_next(config, result), markup=False, highlight=False, soft_wrap=True)
+    say(_what_next(config, result))
     return 130 if result.stopped_by is not None else None
 
 

@@ -13,7 +13,6 @@ Both give the losses of one process, up to the rounding of sums in another order
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,7 +29,7 @@ from minimind.data.batch import Batch
 from minimind.errors import ConfigError
 from minimind.model import CausalLM
 from minimind.train.optim import Muon, Optimizer
-from minimind.train.rendezvous import attempt_store
+from minimind.train.rendezvous import Place, attempt_store
 
 if TYPE_CHECKING:
     from minimind.train.trainer import Trainer
@@ -70,15 +69,14 @@ class World:
             device: `cuda` (NCCL), `cpu` (gloo), or `auto`: CUDA where there is one.
 
         Raises:
-            ConfigError: a machine has more processes than GPUs.
+            ConfigError: a machine has more processes than GPUs; or the environment is not what
+                torchrun makes of it.
             LostRankError: a process didn't come within half an hour.
         """
-        size = int(os.environ.get("WORLD_SIZE", "1"))
-        if size == 1:
+        place = Place.from_env()
+        if place.size == 1:
             return cls()
-        world = cls(
-            rank=int(os.environ["RANK"]), size=size, local_rank=int(os.environ["LOCAL_RANK"])
-        )
+        world = cls(rank=place.rank, size=place.size, local_rank=place.local_rank)
         on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
         if on_gpu:
             if world.local_rank >= torch.cuda.device_count():
@@ -180,7 +178,7 @@ class World:
 
 def join(config: TrainConfig) -> World:
     """Return the world of a run: alone, replicated or sharded (`train.parallel`)."""
-    if config.parallel == "shard" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if config.parallel == "shard" and Place.from_env().size > 1:
         from minimind.train.sharding import ShardedWorld
 
         return ShardedWorld.from_env(device=config.device)
