@@ -425,9 +425,10 @@ class TrainConfig:
     Attributes:
         steps: optimizer updates. None: from `tokens`, or from `epochs` passes over the data.
         tokens: token budget (slots, padding included).
-        minutes: wall-clock of the run, resumes included. How many steps fit is found out while it
-            trains (`train.pace`); `steps`, `tokens` or `epochs` are the first guess, by default
-            one pass over the data. The length in the end is in run.toml, as `steps`.
+        minutes: wall-clock of the run, resumes included: start-up, saves and work that a kill
+            undid count, the time between two processes doesn't. How many steps fit is found out
+            while it trains (`train.pace`); `steps`, `tokens` or `epochs` are the first guess, by
+            default one pass over the data. The length in the end is in run.toml, as `steps`.
         batch_rows: rows (pairs for preference) in a step, over all ranks and micro-batches.
         micro_batch_rows: rows in one forward and backward.
         precision: `bf16` and `fp16` are `torch.amp` over fp32 weights; `auto` is bf16 where the

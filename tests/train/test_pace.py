@@ -1,6 +1,7 @@
 """`train.minutes`: the run's own rate says how many steps fit, until the rates fall."""
 
 import itertools
+import json
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from minimind import checkpoint
 from minimind.config import OptimConfig, TrainConfig
 from minimind.errors import ConfigError
 from minimind.settings import load_run_config
@@ -18,10 +20,14 @@ from minimind.train.schedule import build_schedule, first_falling_step
 from run_doubles import curve, run_directory, tiny_run
 
 
-def by_the_clock(where, monkeypatch, *, minutes, guess, seconds_of):
-    """A tiny run on a clock that moves `seconds_of(step)` a step, whatever this machine does."""
+def set_clock(monkeypatch, *, seconds_of):
+    """Let the clock move `seconds_of(step)` a step, whatever this machine does."""
     now = itertools.accumulate((seconds_of(n) for n in itertools.count()), initial=time.monotonic())
     monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: next(now)))
+
+
+def by_the_clock(where, monkeypatch, *, minutes, guess, seconds_of):
+    set_clock(monkeypatch, seconds_of=seconds_of)
     config = tiny_run(where, steps=guess)
     config = replace(
         config,
@@ -66,6 +72,32 @@ def test_once_the_rates_fall_the_length_stays(tmp_path, monkeypatch):
         seconds_of=lambda n: 1.0 if n < 75 else 5.0,
     )  # fmt: skip
     assert 85 <= len(lines) <= 105
+
+
+class KilledError(BaseException):
+    """What nothing catches."""
+
+
+def test_a_resumed_run_counts_what_a_killed_one_used(tmp_path, monkeypatch):
+    def killed_at_50(n):
+        if n == 50:
+            raise KilledError
+        return 1.0
+
+    with pytest.raises(KilledError):
+        by_the_clock(tmp_path, monkeypatch, minutes=100 / 60, guess=300, seconds_of=killed_at_50)
+    directory = run_directory(tiny_run(tmp_path))
+    used = json.loads((directory / "clock.json").read_text())["seconds"]
+    assert used >= 45  # a second a step and the start, but for the last five
+    saved = checkpoint.resolve(directory, trainer_state=True)
+    done = int(saved.name.removeprefix("step-"))
+    assert 0 < done < 50
+    set_clock(monkeypatch, seconds_of=lambda n: 1.0)
+    run(load_run_config([str(directory / "run.toml")]), resume=True)
+    lines = [line for line in curve(directory) if "loss" in line]
+    left = 100 - used
+    assert done + 12 <= len(lines) <= done + max(12, left + 5)  # what the kill undid is not given
+    assert json.loads((directory / "clock.json").read_text())["seconds"] <= 110
 
 
 @pytest.mark.parametrize(

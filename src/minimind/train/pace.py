@@ -4,17 +4,22 @@ How fast a machine is shows while it trains: a few steps that are timed beforeha
 tenth or more (clocks that fall as it warms up, other programs). So the length is planned again from
 the rate of the run itself, again and again until the rates begin to fall. Until then a schedule
 that stays at its peak (`wsd`, `constant`) is the same for any length; after that the length stays.
+
+What counts is wall-clock of every process of the run: start-up, hooks, saves, and work that a kill
+undid (`Clock`). The time between two processes doesn't count.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 
+from minimind.checkpoint.files import write_atomically
 from minimind.config import OptimConfig, RunConfig
 from minimind.errors import ConfigError
 from minimind.settings import load_run_config
@@ -31,36 +36,67 @@ GROWTH = 1.25
 SHOWN = 0.02
 """Smaller changes of the length aren't worth a line."""
 
+KEPT_EVERY = 5.0
+"""Seconds of a process that a kill can hide from the clock: it is written down so often."""
+
+
+class Clock:
+    """Wall-clock of a run over all its processes, as RUN/clock.json keeps it.
+
+    Args:
+        path: the file.
+        started: `time.monotonic()` of when this process began with the run.
+        resumed: processes before this one count; else the clock begins at zero.
+    """
+
+    def __init__(self, path: Path, *, started: float, resumed: bool) -> None:
+        self.path, self.started = path, started
+        self._kept = -KEPT_EVERY
+        self.before: float | None = None if resumed else 0.0
+        if resumed and path.exists():
+            self.before = float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+
+    def read(self, now: float) -> float:
+        """Return the run's seconds at `now`, of `time.monotonic()`."""
+        return (self.before or 0.0) + now - self.started
+
+    def keep(self, now: float, *, always: bool = False) -> None:
+        """Write the reading down, unless that was done just now."""
+        if always or now - self.started - self._kept >= KEPT_EVERY:
+            self._kept = now - self.started
+            write_atomically(self.path, json.dumps({"seconds": round(self.read(now), 3)}) + "\n")
+
 
 class Pace:
     """A hook that gives the run the steps that fit its time; see the module.
 
     Args:
-        minutes: wall-clock of the run, resumes included, from `started` on.
-        started: `time.monotonic()` of when this process's share of it began.
+        minutes: wall-clock of the run, resumes included.
+        clock: tells how much of it is gone.
         optim: what the schedule is made of.
         console: where a changed length is said.
         note: is told a new length, to be written down where a resume finds it.
     """
 
     def __init__(
-        self, minutes: float, *, started: float, optim: OptimConfig, console: Console,
+        self, minutes: float, *, clock: Clock, optim: OptimConfig, console: Console,
         note: Callable[[int], None],
     ) -> None:  # fmt: skip
-        self.minutes, self.started, self.optim = minutes, started, optim
+        self.minutes, self.clock, self.optim = minutes, clock, optim
         self.console, self.note = console, note
-        self._spent: float | None = None
         self._done, self._next = 0, FIRST_PLAN
         self._timed_from: tuple[int, float] | None = None
         self._shown: int | None = None
 
     def __call__(self, trainer: Trainer, report: StepReport, /) -> None:
         """Count a step; plan again when it is time to."""
-        if self._spent is None:  # by processes before this one
-            self._spent = trainer.counters.seconds - report.seconds
+        if self._shown is None:
             self._shown = trainer.steps
+        if self.clock.before is None:  # a run of before it had a clock: its steps at least
+            self.clock.before = trainer.counters.seconds - report.seconds
         self._done += 1
         now = time.monotonic()
+        self.clock.keep(now, always=trainer.ending)
         if self._timed_from is None:
             if self._done >= UNTIMED_STEPS:
                 self._timed_from = (trainer.step, now)
@@ -70,7 +106,7 @@ class Pace:
             return
         self._next = int(self._done * GROWTH) + 1
         first, since = self._timed_from
-        left = self.minutes * 60 - self._spent - (now - self.started)
+        left = self.minutes * 60 - self.clock.read(now)
         fitting = int(left * (trainer.step - first) / max(now - since, 1e-9))
         self._lengthen(trainer, steps=trainer.step + max(1, fitting))
 

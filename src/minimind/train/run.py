@@ -4,6 +4,7 @@
     RUN/checkpoints/      step-000200/ ..., best.json
     RUN/metrics.jsonl     a line a logged step      RUN/samples.txt    what the model said
     RUN/ledger.json       which data, which licence RUN/rejects.jsonl  rows that could not be used
+    RUN/clock.json        of `train.minutes`: the seconds that its processes have used
 
 No stage has code here: a stage is a preset.
 """
@@ -43,7 +44,7 @@ from minimind.train.failures import explained
 from minimind.train.metrics import MetricsLog
 from minimind.train.on_track import on_track
 from minimind.train.optim import build_optimizer
-from minimind.train.pace import Pace, check_pace, planned_before, with_steps
+from minimind.train.pace import Clock, Pace, check_pace, planned_before, with_steps
 from minimind.train.provenance import RunLedger
 from minimind.train.resume import check_new, check_same_run, recall_best, with_shape
 from minimind.train.rng import seed_all
@@ -181,7 +182,8 @@ def _run(config: RunConfig, *, resume: bool, console: Console, world: World) -> 
     )  # fmt: skip
     if config.train.minutes is not None:
         trainer.hooks.insert(0, Pace(
-            config.train.minutes, started=started, optim=config.optim, console=console,
+            config.train.minutes, optim=config.optim, console=console,
+            clock=Clock(directory / "clock.json", started=started, resumed=resume),
             note=lambda n: write_atomically(stored, dump_run_config(with_steps(config, n))),
         ))  # fmt: skip
     try:
