@@ -4,7 +4,7 @@
 #   make test              the tests that a change must pass
 #   make test-slow         the tests that take minutes
 #   make lint              format, lint, types, import contracts
-# With a GPU: install your torch build into .venv first, then `make quickstart CONSTRAINTS=`.
+# With a GPU: docs/speedrun.md says which torch. One of 2.11 or newer that is in VENV is kept.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,7 +15,13 @@ SPEEDRUN_FLAGS ?=
 WORKERS ?= 2
 
 bin := $(VENV)/bin
-pip = $(bin)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) $(PIP_FLAGS)
+
+# The constraint names the torch that is tested. One that is there already and is new enough stays: it
+# may be the CUDA build that this card's driver needs.
+has_torch = $(bin)/python -c 'import importlib.metadata as m, re, sys; \
+  sys.exit([int(n) for n in re.findall(r"\d+", m.version("torch"))[:2]] < [2, 11])' 2>/dev/null
+constraint = $$($(has_torch) || echo --constraint $(CONSTRAINTS))
+pip = $(bin)/python -m pip install --quiet $(if $(CONSTRAINTS),$(constraint)) $(PIP_FLAGS)
 
 .PHONY: quickstart speedrun test test-slow lint clean
 .DEFAULT_GOAL := help

@@ -1,8 +1,9 @@
 """Item 4: a real run: pretraining, SFT and DPO of `64m` in the minutes there are.
 
 It is `minimind speedrun` on the data that `prepare` packed, with the package's tokenizer. What
-comes back: the report, curves, scores and samples, and the weights in 4 bits, in parts. A run that
-the clock ends before its last stage leaves its curves and its newest weights.
+comes back: the report, curves, scores and samples, how often the text was read (tokens trained,
+tokens that there are, passes), and the weights in 4 bits, in parts. A run that the clock ends
+before its last stage leaves its curves and its newest weights.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import functools
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +121,7 @@ def copy_files(context: Context, run: Path) -> None:
 
 def read_rows(context: Context, run: Path) -> None:
     """Add what was planned, done and measured, a line a stage."""
-    from minimind.eval.results import Evaluation, Stages, read_json
+    from minimind.eval.results import MANY_PASSES, Evaluation, Stages, read_json
 
     stages = Stages.load(run / "stages.json")
     evaluation = Evaluation.load(run / "eval.json") if (run / "eval.json").exists() else None
@@ -129,13 +131,33 @@ def read_rows(context: Context, run: Path) -> None:
         row: dict[str, Any] = {
             "stage": record.name, "planned s": planned.get(record.name), "seconds": record.seconds,
             "tokens": record.tokens or None, "steps": record.steps or None,
+            **read_of(record.read),
         }  # fmt: skip
         for name in ("bits_per_byte", "answer_loss", "preference_accuracy"):
             measure = evaluation.get(record.name, name) if evaluation else None
             if measure is not None:
                 low, high = measure.interval or (measure.value, measure.value)
                 row[name] = f"{measure.value:.3f} ({low:.3f}-{high:.3f})"
+        if (row.get("passes") or 0) > MANY_PASSES:
+            context.remarks.append(
+                f"{record.name}: {row['passes']:,.1f} passes over the same text; beyond about "
+                f"{MANY_PASSES:g} each further one teaches less than fresh text would: a bigger "
+                "share of the corpus (`prepare --megabytes`), or fewer minutes"
+            )
         context.add(row)
+
+
+def read_of(read: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return how many tokens there were to read, and the passes over them, of a stage's parts."""
+    if not read:
+        return {}
+    known = [part for part in read if part["passes"] is not None]
+    ways = {part["how"] for part in read}
+    return {
+        "unique tokens": sum(part["unique tokens"] for part in known) or None,
+        "passes": max((part["passes"] for part in known), default=None),
+        "these are": ", ".join(sorted(ways)),
+    }
 
 
 def pack_weights(context: Context, run: Path) -> None:

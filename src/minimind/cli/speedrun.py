@@ -17,8 +17,9 @@ from minimind.errors import ConfigError
 class Args:
     """Data, tokenizer, pretraining, SFT, DPO, evaluation and report of a 64M model on one GPU.
 
-    The micro-batch comes from the card's memory, the number of steps and the warm-down from its
-    measured rate and the budget. Interrupt it whenever you like; the same command continues.
+    The micro-batch (not the step, which is 512 rows) comes from the card's memory, the number of
+    steps and the warm-down from its measured rate and the budget. Interrupt it whenever you like;
+    the same command continues.
 
     Attributes:
         out: the folder of everything.
@@ -26,6 +27,10 @@ class Args:
         model: the preset of the model's size.
         sources: what is trained on; see `minimind data list`.
         data: a folder that `minimind data build` wrote, instead of building one of `sources`.
+        text: more text for pretraining, your own or public: JSONL, .txt, Parquet, folders or
+            `hub:NAME`. Files are mixed in by size, of the hub nine tenths are read.
+        text_share: another share of --text; 1: pretraining reads nothing else.
+        accept_licences: licences beside the open ones under which hub data may be used.
         tokenizer: one to use instead of training one of the model's vocabulary; `default` is the
             package's.
         steps: pretraining and SFT steps, instead of measuring what this machine can do.
@@ -41,6 +46,9 @@ class Args:
     model: str = "64m"
     sources: str = "full"
     data: Path | None = None
+    text: tuple[str, ...] = ()
+    text_share: float | None = None
+    accept_licences: tuple[str, ...] = ()
     tokenizer: str | None = None
     steps: int | None = None
     seed: int = 42
@@ -79,6 +87,9 @@ def main(argv: list[str]) -> int | None:
         shares=speedrun_shares(minutes),
         sources=args.sources,
         data=args.data,
+        text=args.text,
+        text_share=args.text_share,
+        accept_licences=args.accept_licences,
         vocab_size=load_model_config(args.model).vocab_size,
         seed=args.seed,
         steps=args.steps,

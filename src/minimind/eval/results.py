@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -41,6 +41,10 @@ from minimind.errors import DataError, did_you_mean
 
 SCHEMA = 1
 T = TypeVar("T")
+
+MANY_PASSES = 4.0
+"""Up to about 4 passes cost little beside fresh text, and beyond them each gives less (Muennighoff
+et al. 2023, "Scaling Data-Constrained Language Models"); nano pays more (docs/recipe.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +178,7 @@ class StageRecord:
         after: the figure after it.
         summary: what it did in one line; the report has its own words for the names above.
         details: further numbers worth a line, for example documents, pairs, vocabulary.
+        read: how often it read its text, an entry a path (`minimind.data.passes.Part.read`).
     """
 
     name: str
@@ -185,6 +190,7 @@ class StageRecord:
     after: float | None = None
     summary: str = ""
     details: Mapping[str, float | str] = field(default_factory=dict)
+    read: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

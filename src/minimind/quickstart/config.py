@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,6 +60,9 @@ class QuickstartConfig:
         shares: of the minutes, for each stage.
         sources: what `minimind data build --sources` is asked for.
         data: a folder that `minimind data build` wrote; None builds one.
+        text: pretraining text beside it, as `data.train` takes it; see `minimind.quickstart.text`.
+        text_share: of what pretraining reads, from `text`; 1: nothing else. None: by size.
+        accept_licences: as `data.accept_licences`, for `text` from the hub.
         vocab_size: tokens of the tokenizer; the model's is set to it.
         seed: of every random choice.
         steps: pretraining steps, instead of measuring this machine.
@@ -74,6 +78,9 @@ class QuickstartConfig:
     shares: Shares = field(default_factory=lambda: SHARE)
     sources: str = "embedded"
     data: Path | None = None
+    text: tuple[str, ...] = ()
+    text_share: float | None = None
+    accept_licences: tuple[str, ...] = ()
     vocab_size: int = 6144
     seed: int = 42
     steps: int | None = None
@@ -85,16 +92,20 @@ class QuickstartConfig:
             raise ConfigError(f"--minutes {self.minutes}: must be more than 0")
         if self.steps is not None and self.steps < 1:
             raise ConfigError(f"--steps {self.steps}: must be at least 1")
+        if self.text_share is not None and not (self.text and 0 < self.text_share <= 1):
+            raise ConfigError(
+                f"--text-share {self.text_share:g}: above 0, at most 1, and only with --text"
+            )
 
     @property
     def command(self) -> str:
         """Return what does all of it again."""
         flags: dict[str, Any] = {"out": self.out, **self.identity}
         if self.verb == "speedrun":  # its vocabulary is the model's
-            flags |= {"budget": f"{self.minutes:g}m", "data": self.data, "vocab_size": None}
+            flags |= {"budget": f"{self.minutes:g}m", "vocab_size": None}
         else:
             flags |= {"minutes": self.minutes}
-        words = [f"--{k.replace('_', '-')} {v}" for k, v in flags.items() if v is not None]
+        words = [f"--{k.replace('_', '-')} {said(v)}" for k, v in flags.items() if v is not None]
         gpu = self.verb == "quickstart" or "speedrun" in self.layers
         return " ".join(
             ["minimind", self.verb, *words, *([] if gpu else ["--without-gpu"]), "--fresh"]
@@ -103,7 +114,19 @@ class QuickstartConfig:
     @property
     def identity(self) -> dict[str, Any]:
         """Return what must stay the same for a quickstart to be continued."""
-        plain = asdict(self)
+        plain = asdict(self) | {
+            "data": self.data and str(self.data), "text": list(self.text),
+            "accept_licences": list(self.accept_licences),
+        }  # fmt: skip
         names = ["model", "sources", "vocab_size", "seed", "steps"]
-        names += ["tokenizer"] if self.tokenizer else []
+        names += [
+            name for name in ("tokenizer", "data", "text", "text_share", "accept_licences")
+            if plain[name]
+        ]  # fmt: skip
         return {key: plain[key] for key in names}
+
+
+def said(value: object) -> str:
+    """Return a flag's value, or its values, as a command line has them."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return " ".join(shlex.quote(str(one)) for one in values)

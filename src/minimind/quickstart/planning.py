@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from minimind.eval.results import StageRecord, read_json, write_json
-from minimind.quickstart.config import PROBLEMS_PER_SECOND, TEXT_HELD_OUT
+from minimind.data.passes import Part, parts_of
+from minimind.errors import ConfigError
+from minimind.eval.results import MANY_PASSES, StageRecord, read_json, write_json
+from minimind.quickstart.config import (
+    PROBLEMS_PER_SECOND,
+    QUESTIONS_HELD_OUT,
+    SFT_WEIGHTS,
+    TEXT_HELD_OUT,
+)
 from minimind.quickstart.records import Records
+from minimind.quickstart.text import data_flags
+from minimind.quickstart.words import PASSES
+
+FEWEST_STEPS, FEWEST_SFT_STEPS = 20, 10
+"""Of pretraining and SFT, however few minutes there are."""
+
+SHORT_SECONDS = 120.0
+"""So long the fewest steps may take in any case: somebody tries it out."""
 
 
 class Planning(Records):
@@ -19,13 +37,16 @@ class Planning(Records):
     def _plan(self) -> StageRecord:
         """Time real steps (they fill torch.compile's cache too) and divide what time is left."""
         split = self._split()
+        corpus = self._corpus(split)
         seconds: dict[str, float] = {}
         if self.config.steps is None:
             rate, step_seconds = self._measured(split)
             left = max(30.0, self.config.minutes * 60 - self._spent_so_far())
-            seconds = {name: round(left * part, 1) for name, part in self.config.shares.items()}
-            steps = max(20, int(seconds["pretrain"] / step_seconds))
-            sft_steps = max(10, int(seconds["sft"] / step_seconds))
+            self._check_enough(left, rate=rate, step_seconds=step_seconds)
+            most = _most_steps(corpus["sft"])
+            seconds = self._divided(left, most_sft=most * step_seconds)
+            steps = max(FEWEST_STEPS, int(seconds["pretrain"] / step_seconds))
+            sft_steps = round(min(most, max(FEWEST_SFT_STEPS, seconds["sft"] / step_seconds)))
             problems = max(120, int(seconds["preferences"] * PROBLEMS_PER_SECOND))
         else:
             rate, steps, sft_steps, problems = 0, self.config.steps, self.config.steps, 120
@@ -35,8 +56,80 @@ class Planning(Records):
             "sft steps": sft_steps,
             "problems": problems,
         }
-        write_json(self._at("plan.json"), {**details, "micro-batch": split, "seconds": seconds})
-        return self._done("plan", details)
+        plan = {**details, "micro-batch": split, "seconds": seconds, "corpus": corpus}
+        write_json(self._at("plan.json"), plan)
+        record = self._done("plan", details)
+        for name, planned in (("pretrain", steps), ("sft", sft_steps)):
+            tokens = planned * corpus[name]["tokens a step"]
+            self._say_passes(name, tokens, passes_of(corpus[name], tokens))
+        return record
+
+    def _divided(self, left: float, *, most_sft: float) -> dict[str, float]:
+        """Return the seconds of each stage; what SFT can't use without end goes to pretraining."""
+        seconds = {name: left * part for name, part in self.config.shares.items()}
+        spare = max(0.0, seconds["sft"] - most_sft)
+        seconds |= {"pretrain": seconds["pretrain"] + spare, "sft": seconds["sft"] - spare}
+        return {name: round(value, 1) for name, value in seconds.items()}
+
+    def _check_enough(self, left: float, *, rate: float, step_seconds: float) -> None:
+        """Refuse minutes in which nothing is learnt, before they are spent.
+
+        Raises:
+            ConfigError: the fewest steps that are ever planned take longer than what is left.
+        """
+        fewest = (FEWEST_STEPS + FEWEST_SFT_STEPS) * step_seconds
+        if fewest > max(left, SHORT_SECONDS):
+            flag = "--budget" if self.config.verb == "speedrun" else "--minutes"
+            raise ConfigError(
+                f"{self.config.model} trains {rate:,.0f} tokens a second here, a step takes "
+                f"{step_seconds:,.0f} s: the fewest that make sense, {FEWEST_STEPS} of pretraining "
+                f"and {FEWEST_SFT_STEPS} of SFT, are {fewest / 60:,.0f} minutes, and of "
+                f"{self.config.minutes:g} are {left / 60:,.0f} left. Go on with a longer {flag}, "
+                "or begin anew with a smaller --model"
+            )
+
+    def _corpus(self, split: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what pretraining and SFT read: tokens of a step, and of one pass over each path.
+
+        `self.jsonl` isn't in it: the few conversations that say who the model is are meant to be
+        read many times.
+        """
+        from minimind.settings import load_run_config
+        from minimind.tokenizer import Tokenizer
+
+        tokenizer = Tokenizer.load(self._at("tokenizer"))
+        stages = {
+            "pretrain": (self._layers, self._pretrain_flags(split)),
+            "sft": (("sft",), self._sft_flags(split)),
+        }
+        corpus = {}
+        for name, (layers, flags) in stages.items():
+            run = load_run_config(layers, list(map(str, flags)))
+            parts = parts_of(run.data, tokenizer)
+            corpus[name] = {
+                "tokens a step": run.train.batch_rows * run.data.sequence_length,
+                "parts": [asdict(p) for p in parts if Path(p.what).name != "self.jsonl"],
+            }
+        return corpus
+
+    def _say_passes(self, stage: str, tokens: int, read: Sequence[Mapping[str, Any]]) -> None:
+        """Say how often a stage reads its text, and warn where that is too often."""
+        words = PASSES[self.config.language]
+        for part in read:
+            if part["passes"] is None:
+                known = words["unknown"]
+            else:
+                known = words[part["how"]].format(
+                    unique=part["unique tokens"], passes=part["passes"]
+                )
+            about = words["read"].format(
+                stage=stage, tokens=round(tokens * part["share"]), what=part["what"]
+            )
+            self._say(f"{about}{known}")
+        if any((part["passes"] or 0) > MANY_PASSES for part in read):
+            pretrain = "more" if self.config.verb == "speedrun" else "no more"
+            more = words[pretrain if stage == "pretrain" else "sft"]
+            self._warn(words["many"].format(stage=stage, many=MANY_PASSES) + more)
 
     def _catch_up(self) -> dict[str, Any]:
         """Plan SFT and the problems again by what pretraining left of the minutes; once a run.
@@ -55,9 +148,10 @@ class Planning(Records):
         left = self.config.minutes * 60 - self._spent_so_far()
         factor = min(1.5, max(0.5, left / planned))
         seconds = plan["seconds"] | {n: round(plan["seconds"][n] * factor, 1) for n in after}
+        sft_steps = max(FEWEST_SFT_STEPS, int(seconds["sft"] * done.steps / done.seconds))
         plan |= {
             "seconds": seconds,
-            "sft steps": max(10, int(seconds["sft"] * done.steps / done.seconds)),
+            "sft steps": round(min(sft_steps, _most_steps(plan.get("corpus", {}).get("sft")))),
             "problems": max(120, int(seconds["preferences"] * PROBLEMS_PER_SECOND)),
             "caught up": round(factor, 3),
         }
@@ -109,43 +203,78 @@ class Planning(Records):
             flags += _flags({**split, "micro_batch_rows": max(1, int(rows * ratio))})
         return flags
 
+    def _sft_flags(self, split: Mapping[str, Any]) -> list[object]:
+        return [
+            "--data.train", self._at("data/sft.jsonl"), self._at("data/self.jsonl"),
+            "--data.weights", *SFT_WEIGHTS,
+            "--data.validation-share", QUESTIONS_HELD_OUT,
+            *self._sft_rows(split),
+        ]  # fmt: skip
+
     def _pretrain_flags(self, split: Mapping[str, Any]) -> list[object]:
         return [
             *_flags(split),
             "--model.vocab-size", self.config.vocab_size,
             "--init.tokenizer", self._at("tokenizer"),
-            "--data.train", self._at("data/pretrain"),
+            *data_flags(self.config, self._at("data/pretrain")),
             "--data.validation-share", TEXT_HELD_OUT,
         ]  # fmt: skip
 
     def _pretrain_minutes(self, plan: Mapping[str, Any]) -> list[object]:
         """Return the flag that holds pretraining to its time, where a time was planned.
 
-        The rate that it was planned with is one of fourteen steps; most of the budget hangs on it.
+        The rate that it was planned with is that of a few steps; most of the budget hangs on it.
         """
         seconds = plan["seconds"].get("pretrain")
         return [] if seconds is None else ["--train.minutes", round(seconds / 60, 2)]
 
     def _measured(self, split: Mapping[str, Any]) -> tuple[float, float]:
-        """Return tokens per second and seconds per step of a few real pretraining steps."""
+        """Return tokens per second and seconds per step of a few real pretraining steps.
+
+        They may take `SHARE` of the minutes: on a slow device they are fewer, of fewer rows.
+        """
         from statistics import median
 
+        from minimind.quickstart.trial import SHARE, UNTIMED_STEPS, expected_rate, trial_size
         from minimind.settings import load_run_config
         from minimind.train.metrics import read_metrics
         from minimind.train.run import run
 
         trial = self.out / ".trial"
         shutil.rmtree(trial, ignore_errors=True)
-        flags = [*self._pretrain_flags(split), "--train.steps", 14, "--log.every", 1,
+        flags = [*self._pretrain_flags(split), "--log.every", 1,
                  "--log.validate-rows", 16, "--name", trial.name, "--out", self.out]  # fmt: skip
         config = load_run_config(self._layers, list(map(str, flags)))
-        result = run(config, console=Console(quiet=True))
+        seconds = SHARE * self.config.minutes * 60
+        size = trial_size(config, seconds=seconds, rate=expected_rate(config))
+        if size.batch_rows != config.train.batch_rows:
+            self._say(
+                f"a step of {config.train.batch_rows} rows takes long here: {size.steps} of "
+                f"{size.batch_rows} are timed"
+            )
+        flags += size.flags(config)
+        timed = load_run_config(self._layers, list(map(str, flags)))
+        result = run(timed, console=Console(quiet=True))
         if result.stopped_by is not None:
             raise KeyboardInterrupt
         lines = [r for r in read_metrics(trial / "metrics.jsonl") if "tokens_per_second" in r]
         shutil.rmtree(trial)
-        rate = median(line["tokens_per_second"] for line in lines[4:])
+        rate = median(line["tokens_per_second"] for line in lines[UNTIMED_STEPS:])
         return rate, config.train.batch_rows * config.data.sequence_length / rate
+
+
+def passes_of(corpus: Mapping[str, Any], tokens: int) -> list[dict[str, Any]]:
+    """Return what a stage of so many tokens reads, path by path; see `Part.read`."""
+    return [Part(**part).read(tokens) for part in corpus["parts"]]
+
+
+def _most_steps(corpus: Mapping[str, Any] | None) -> float:
+    """Return the steps after which a part has been read `MANY_PASSES` times."""
+    parts = [part for part in corpus["parts"] if part["tokens"]] if corpus else []
+    if corpus is None or not parts:
+        return math.inf
+    tokens = min(part["tokens"] / part["share"] for part in parts)
+    return max(FEWEST_SFT_STEPS, int(MANY_PASSES * tokens / corpus["tokens a step"]))
 
 
 def _flags(settings: Mapping[str, Any]) -> list[object]:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from minimind.config import TrainConfig
 from minimind.errors import ConfigError
 from minimind.eval.results import Evaluation, StageRecord, Stages, read_json, write_json
-from minimind.quickstart.config import QuickstartConfig
+from minimind.quickstart.config import QuickstartConfig, said
 
 
 class Records:
@@ -37,13 +37,18 @@ class Records:
         if not self._at("stages.json").exists():
             self.stages = self._described()
             self.stages.save(self._at("stages.json"))
-        for key, then in read_json(path).items():
-            now = self.config.identity.get(key)
-            if now != then:
-                raise ConfigError(
-                    f"{self.out} holds a quickstart with --{key.replace('_', '-')} {then}, not "
-                    f"{now}. Continue it with the same settings, give another --out, or --fresh"
-                )
+        before, now = read_json(path), self.config.identity
+        for key in dict.fromkeys((*before, *now)):
+            if (then := before.get(key)) == now.get(key):
+                continue
+            flag = f"--{key.replace('_', '-')}"
+            had = f"without {flag}" if then is None else f"with {flag} {said(then)}"
+            wanted = "without it" if now.get(key) is None else said(now[key])
+            wanted = f"with {wanted}" if then is None else wanted
+            raise ConfigError(
+                f"{self.out} holds a {self.config.verb} {had}, not {wanted}. Continue it with the "
+                "same settings, give another --out, or --fresh"
+            )
 
     def _described(self) -> Stages:
         import torch
@@ -88,6 +93,9 @@ class Records:
 
     def _say(self, text: str) -> None:
         self.console.print(text, style="dim", highlight=False, markup=False)
+
+    def _warn(self, text: str) -> None:
+        self.console.print(text, style="yellow", highlight=False, markup=False)
 
     def _command(self, *words: object) -> None:
         line = shlex.join(["minimind", *map(str, words)])

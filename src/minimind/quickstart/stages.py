@@ -16,11 +16,13 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from minimind.config import TrainConfig
 from minimind.eval.results import StageRecord, read_json
-from minimind.quickstart.config import QUESTIONS_HELD_OUT, SFT_WEIGHTS, TEXT_HELD_OUT
-from minimind.quickstart.planning import Planning
+from minimind.quickstart.config import QUESTIONS_HELD_OUT, TEXT_HELD_OUT
+from minimind.quickstart.planning import Planning, passes_of
+from minimind.quickstart.text import check_text
 from minimind.quickstart.words import WHY
 
 
@@ -71,6 +73,7 @@ class Quickstart(Planning):
         from minimind.data.build import build
         from minimind.data.ledger import read_ledger
 
+        check_text(self.config)
         if self.config.data is not None:
             self._say(f"{self.config.data} is taken as it is")
             shutil.copytree(self.config.data, self._at("data"), dirs_exist_ok=True)
@@ -132,10 +135,7 @@ class Quickstart(Planning):
         plan = self._catch_up()
         return self._train("sft", ("sft",), [
             "--init.checkpoint", self._at("pretrain"),
-            "--data.train", self._at("data/sft.jsonl"), self._at("data/self.jsonl"),
-            "--data.weights", *SFT_WEIGHTS,
-            "--data.validation-share", QUESTIONS_HELD_OUT,
-            *self._sft_rows(plan.get("micro-batch", {})),
+            *self._sft_flags(plan.get("micro-batch", {})),
             "--train.steps", plan["sft steps"],
         ])  # fmt: skip
 
@@ -188,13 +188,18 @@ class Quickstart(Planning):
         planned = read_json(self._at("plan.json")).get("seconds", {})
         evaluation = evaluate(
             self.out, say=self._say, seed=self.config.seed,
-            seconds=planned.get("evaluation", math.inf),
+            seconds=planned.get("evaluation", math.inf), own_text=bool(self.config.text),
         )  # fmt: skip
         evaluation.save(self._at("eval.json"))
         self._fill_in_figures(evaluation)
         return self._done("evaluation", {"measures": sum(map(len, evaluation.results.values()))})
 
     # ------------------------------------------------------------ training
+
+    def _was_read(self, name: str, tokens: int) -> list[dict[str, Any]]:
+        """Return how often a stage read its text, where the plan has measured it."""
+        corpus = read_json(self._at("plan.json")).get("corpus", {})
+        return passes_of(corpus[name], tokens) if name in corpus else []
 
     def _train(
         self, name: str, presets: tuple[str, ...], flags: list[object]
@@ -216,4 +221,5 @@ class Quickstart(Planning):
         return StageRecord(
             name=name, seconds=0, tokens=int(last["tokens"]), steps=int(last["step"]),
             figure="training loss", before=lines[0]["loss"], after=last["loss"],
+            read=self._was_read(name, int(last["tokens"])),
         )  # fmt: skip

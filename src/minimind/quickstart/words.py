@@ -48,6 +48,33 @@ WHY: Mapping[str, Mapping[Language, str]] = {
     },
 }
 
+PASSES: Mapping[Language, Mapping[str, str]] = {
+    "en": {
+        "read": "{stage}: {tokens:,} tokens of {what}, ",
+        "counted": "which has {unique:,} (counted): {passes:,.1f} passes",
+        "estimated": "which has about {unique:,} (estimated): {passes:,.1f} passes",
+        "unknown": "whose size nobody says: how many passes is unknown",
+        "many": "{stage}: more than {many:g} passes over the same text. Each further one teaches "
+        "less than fresh text would (docs/recipe.md, Muennighoff et al. 2023).",
+        "more": " More text: --text YOUR.jsonl or --text hub:fineweb-edu-zh (docs/speedrun.md); or "
+        "a smaller --budget.",
+        "no more": " More text: minimind speedrun --text YOUR.jsonl, or --sources full.",
+        "sft": " More conversations: into sft.jsonl of a folder for --data.",
+    },
+    "zh": {
+        "read": "{stage}：读 {what} 的 {tokens:,} 词元，",
+        "counted": "它有 {unique:,} 词元（实数）：{passes:,.1f} 遍",
+        "estimated": "它约有 {unique:,} 词元（估计）：{passes:,.1f} 遍",
+        "unknown": "它有多大没有人说过：读几遍未知",
+        "many": "{stage}：同样的文本要读超过 {many:g} 遍。之后每一遍学到的都比不上新的文本"
+        "（docs/recipe.md；Muennighoff 等，2023）。",
+        "more": "加文本：--text 你的.jsonl 或 --text hub:fineweb-edu-zh（docs/speedrun.md）；"
+        "或者减小 --budget。",
+        "no more": "加文本：minimind speedrun --text 你的.jsonl，或 --sources full。",
+        "sft": "加对话：放进 --data 所指文件夹的 sft.jsonl。",
+    },
+}
+
 HONEST: Mapping[Language, str] = {
     "en": "A model of this size, trained for minutes, writes in the register of its sources and "
     "keeps the form of a chat. It knows next to nothing, does not reason and makes things up.",

@@ -10,6 +10,7 @@ from minimind.eval.statistics import Language, against_chance
 from minimind.report import record, training
 from minimind.report.blocks import Block, Bullets, Figure, Heading, Paragraph, Table, quoted
 from minimind.report.charts import BarPlot
+from minimind.report.passes import passes
 from minimind.report.scores import scores
 from minimind.report.wording import (
     ABILITIES,
@@ -309,6 +310,7 @@ def report_blocks(run: Run, *, language: Language) -> list[Block]:
         *training.cards(run, say),
         *training.path(run, say),
         *stage_table(run, say),
+        *passes(run, say),
         *training.curves(run, say),
         *bits(run, say),
         *answers(run, say),

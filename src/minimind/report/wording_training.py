@@ -20,6 +20,17 @@ TRAINING_WORDS: dict[Language, Mapping[str, str]] = {
         "path_pairs": "{pairs:,} pairs", "path_chat": "`minimind chat`",
         "path_files": "{files} data files", "path_start": "from {start}",
         "random": "random weights",
+        "passes_title": "How often it read its text", "path_read": "text",
+        "tokens_read": "tokens trained on", "tokens_there": "tokens that there are",
+        "passes": "passes", "passes_unknown": "unknown", "counted": "counted",
+        "estimated": "estimated",
+        "passes_many": "{list} passes over the same text: beyond about {many:g} each further one "
+        "teaches less than fresh text would. More text: `minimind speedrun --text`; or fewer "
+        "minutes.",
+        "passes_text": "A pass is the text once, without what is held out. Tokens are those of "
+        "full rows; a chat's include padding. Estimated: from 2 MB of it, or from its size. That "
+        "about 4 passes are nearly as good as fresh text was found at billions of tokens "
+        "(Muennighoff et al. 2023); in short runs at nano they already cost more (docs/recipe.md).",
         "training": "Training curves", "x_tokens": "tokens", "x_step": "step", "x_time": "time",
         "loss_title": "Loss", "loss_unit": "nats", "lr_title": "Learning rate",
         "loss_by_time": "Loss over time", "on_training": "training",
@@ -110,6 +121,14 @@ TRAINING_WORDS: dict[Language, Mapping[str, str]] = {
         "path_vocabulary": "{vocabulary:,} 个词元", "path_trained": "{tokens:,} 词元",
         "path_pairs": "{pairs:,} 对", "path_chat": "`minimind chat`",
         "path_files": "{files} 个数据文件", "path_start": "始于 {start}", "random": "随机权重",
+        "passes_title": "文本读了几遍", "path_read": "文本", "tokens_read": "训练过的词元",
+        "tokens_there": "文本共有的词元", "passes": "遍数", "passes_unknown": "未知",
+        "counted": "实数", "estimated": "估计",
+        "passes_many": "同样的文本：{list} 遍。超过约 {many:g} 遍之后，"
+        "每多一遍学到的都比不上新的文本。加文本：`minimind speedrun --text`；或者减少时间。",
+        "passes_text": "一遍是全部文本一次，不含留出的部分。词元按整行计，对话的行含填充。"
+        "估计：按其中 2 MB 或按大小推算。约 4 遍几乎不亚于新文本，这是在数十亿词元上的结论"
+        "（Muennighoff 等，2023）；在 nano 的短训练中代价已经更大（docs/recipe.md）。",
         "training": "训练曲线", "x_tokens": "词元", "x_step": "步数", "x_time": "时间",
         "loss_title": "损失", "loss_unit": "nats", "lr_title": "学习率",
         "loss_by_time": "损失与时间", "on_training": "训练",
