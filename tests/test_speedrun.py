@@ -266,3 +266,12 @@ def test_the_command_that_does_it_again_has_the_text():
     args = tyro.cli(Args, args=words)
     assert (args.data, args.text, args.text_share) == (config.data, config.text, 0.5)
     assert args.accept_licences == config.accept_licences
+
+
+def test_sft_has_the_small_steps_of_its_preset(tmp_path):
+    config = QuickstartConfig(out=tmp_path, model="64m", vocab_size=12_000, verb="speedrun")
+    run = Quickstart(config, Console(quiet=True))
+    words = list(map(str, run._sft_flags({"micro_batch_rows": 64})))
+    assert words[-4:] == ["--train.batch-rows", "32", "--train.micro-batch-rows", "32"]
+    nano = Quickstart(QuickstartConfig(out=tmp_path), Console(quiet=True))
+    assert nano._sft_flags({})[-2:] == ["--train.batch-rows", 8]  # 4,096 tokens, as pretraining

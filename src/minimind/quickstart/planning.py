@@ -42,11 +42,12 @@ class Planning(Records):
         if self.config.steps is None:
             rate, step_seconds = self._measured(split)
             left = max(30.0, self.config.minutes * 60 - self._spent_so_far())
-            self._check_enough(left, rate=rate, step_seconds=step_seconds)
+            sft_seconds = step_seconds * _sft_step(corpus)
+            self._check_enough(left, rate=rate, step_seconds=step_seconds, sft_seconds=sft_seconds)
             most = _most_steps(corpus["sft"])
-            seconds = self._divided(left, most_sft=most * step_seconds)
+            seconds = self._divided(left, most_sft=most * sft_seconds)
             steps = max(FEWEST_STEPS, int(seconds["pretrain"] / step_seconds))
-            sft_steps = round(min(most, max(FEWEST_SFT_STEPS, seconds["sft"] / step_seconds)))
+            sft_steps = round(min(most, max(FEWEST_SFT_STEPS, seconds["sft"] / sft_seconds)))
             problems = max(120, int(seconds["preferences"] * PROBLEMS_PER_SECOND))
         else:
             rate, steps, sft_steps, problems = 0, self.config.steps, self.config.steps, 120
@@ -71,13 +72,15 @@ class Planning(Records):
         seconds |= {"pretrain": seconds["pretrain"] + spare, "sft": seconds["sft"] - spare}
         return {name: round(value, 1) for name, value in seconds.items()}
 
-    def _check_enough(self, left: float, *, rate: float, step_seconds: float) -> None:
+    def _check_enough(
+        self, left: float, *, rate: float, step_seconds: float, sft_seconds: float
+    ) -> None:
         """Refuse minutes in which nothing is learnt, before they are spent.
 
         Raises:
             ConfigError: the fewest steps that are ever planned take longer than what is left.
         """
-        fewest = (FEWEST_STEPS + FEWEST_SFT_STEPS) * step_seconds
+        fewest = FEWEST_STEPS * step_seconds + FEWEST_SFT_STEPS * sft_seconds
         if fewest > max(left, SHORT_SECONDS):
             flag = "--budget" if self.config.verb == "speedrun" else "--minutes"
             raise ConfigError(
@@ -148,10 +151,11 @@ class Planning(Records):
         left = self.config.minutes * 60 - self._spent_so_far()
         factor = min(1.5, max(0.5, left / planned))
         seconds = plan["seconds"] | {n: round(plan["seconds"][n] * factor, 1) for n in after}
-        sft_steps = max(FEWEST_SFT_STEPS, int(seconds["sft"] * done.steps / done.seconds))
+        corpus = plan.get("corpus", {})
+        fitting = int(seconds["sft"] * done.steps / done.seconds / _sft_step(corpus))
         plan |= {
             "seconds": seconds,
-            "sft steps": round(min(sft_steps, _most_steps(plan.get("corpus", {}).get("sft")))),
+            "sft steps": round(min(max(FEWEST_SFT_STEPS, fitting), _most_steps(corpus.get("sft")))),
             "problems": max(120, int(seconds["preferences"] * PROBLEMS_PER_SECOND)),
             "caught up": round(factor, 3),
         }
@@ -192,15 +196,19 @@ class Planning(Records):
         }  # fmt: skip
 
     def _sft_rows(self, split: Mapping[str, Any]) -> list[object]:
-        """As many tokens a step as in pretraining, where the plan's seconds a step come from."""
+        """As many tokens a step as in pretraining, but no more rows than the preset `sft` has.
+
+        There are few conversations: of 512 rows a step, four passes over them would be 18 steps.
+        """
         from minimind.settings import load_run_config
 
         before, sft = load_run_config(self._layers), load_run_config(["sft"])
         ratio = before.data.sequence_length / sft.data.sequence_length
-        flags: list[object] = ["--train.batch-rows", int(before.train.batch_rows * ratio)]
+        batch = max(1, min(int(before.train.batch_rows * ratio), sft.train.batch_rows))
+        flags: list[object] = ["--train.batch-rows", batch]
         if split:
-            rows = split.get("micro_batch_rows", before.train.micro_batch_rows)
-            flags += _flags({**split, "micro_batch_rows": max(1, int(rows * ratio))})
+            rows = int(split.get("micro_batch_rows", before.train.micro_batch_rows) * ratio)
+            flags += _flags({**split, "micro_batch_rows": max(1, min(rows, batch))})
         return flags
 
     def _sft_flags(self, split: Mapping[str, Any]) -> list[object]:
@@ -266,6 +274,11 @@ class Planning(Records):
 def passes_of(corpus: Mapping[str, Any], tokens: int) -> list[dict[str, Any]]:
     """Return what a stage of so many tokens reads, path by path; see `Part.read`."""
     return [Part(**part).read(tokens) for part in corpus["parts"]]
+
+
+def _sft_step(corpus: Mapping[str, Any]) -> float:
+    """Return a step of SFT in steps of pretraining, by their tokens; plans of before have none."""
+    return corpus["sft"]["tokens a step"] / corpus["pretrain"]["tokens a step"] if corpus else 1.0
 
 
 def _most_steps(corpus: Mapping[str, Any] | None) -> float:
