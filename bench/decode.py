@@ -138,7 +138,7 @@ def minimind(
         model.set_compiled_decoding()
     weight_bytes = bytes_read_per_token(model)
     if system == "loop":
-        from moe import loop_of_transformers, replace_experts
+        from expert_loops import loop_of_transformers, replace_experts
 
         replace_experts(model, model.config, loop_of_transformers)
         model.to(dtype)
