@@ -325,7 +325,7 @@ class Trainer:
             clip = min(1.0, self.clip_grad_norm / (norm + 1e-6))
             gradients = [p.grad for p in self.optimizer.parameters if p.grad is not None]
             if gradients:  # together: a GPU has nothing to do while a hundred are launched
-                torch._foreach_mul_(gradients, clip / count)
+                torch._foreach_mul_(gradients, clip / count)  # pyright: ignore[reportPrivateImportUsage]
             for part in self.optimizer.parts:
                 self.scaler.step(part)
         self.scaler.update()
