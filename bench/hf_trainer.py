@@ -9,6 +9,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -51,6 +52,56 @@ def arguments(folder: str, *, rows: int, device: str, bf16: bool, compiled: bool
     return made
 
 
+@dataclass(kw_only=True)
+class Gate:
+    """Where the Trainer's thread waits, and whoever asked for a step does.
+
+    Attributes:
+        asked: a step is wanted.
+        done: it is over, or an error is.
+        over: no more steps.
+        errors: what the thread ended with.
+    """
+
+    asked: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    done: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    over: threading.Event = field(default_factory=threading.Event)
+    errors: list[BaseException] = field(default_factory=list)
+
+
+def train(gate: Gate, model: Any, ids_BT: Tensor, settings: dict[str, Any]) -> None:
+    """Train step by step, as the gate lets through: the body of a thread."""
+    from transformers import PrinterCallback, Trainer, TrainerCallback
+
+    class Turnstile(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
+            gate.asked.acquire()
+            if gate.over.is_set():
+                raise SystemExit
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
+            gate.done.release()
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            model=model, args=arguments(folder, rows=len(ids_BT), **settings),
+            train_dataset=Rows(ids_BT), callbacks=[Turnstile()],
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+
+
+def guarded(gate: Gate, *training: Any) -> None:
+    """Train; an error is kept, to be raised where a step was asked for."""
+    try:
+        train(gate, *training)
+    except SystemExit:
+        pass
+    except BaseException as error:
+        gate.errors.append(error)
+        gate.done.release()
+
+
 def trainer_step(
     model: Any, ids_BT: Tensor, *, device: str, bf16: bool, compiled: bool
 ) -> Callable[[], None]:
@@ -60,53 +111,24 @@ def trainer_step(
     Within a burst everything that it does between two steps is measured, its loader as well; what
     it does ahead of the first is not. It ends when the returned function is forgotten.
     """
-    from transformers import PrinterCallback, Trainer, TrainerCallback
-
-    asked, done, over = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
-    errors: list[BaseException] = []
-
-    class Turnstile(TrainerCallback):
-        def on_step_begin(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
-            asked.acquire()
-            if over.is_set():
-                raise SystemExit
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
-            done.release()
-
-    def run() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            settings = arguments(
-                folder, rows=len(ids_BT), device=device, bf16=bf16, compiled=compiled
-            )
-            trainer = Trainer(
-                model=model, args=settings, train_dataset=Rows(ids_BT), callbacks=[Turnstile()]
-            )
-            trainer.remove_callback(PrinterCallback)
-            trainer.train()
-
-    def guarded() -> None:
-        try:
-            run()
-        except SystemExit:
-            pass
-        # It is raised where the step was asked for.
-        except BaseException as error:
-            errors.append(error)
-            done.release()
-
-    thread = threading.Thread(target=guarded, daemon=True)
+    gate = Gate()
+    settings = {"device": device, "bf16": bf16, "compiled": compiled}
+    # Everything of transformers is in the thread: an error that one of its imports keeps would
+    # keep this frame, and the step with it.
+    thread = threading.Thread(
+        target=guarded, args=(gate, model, ids_BT, settings), name="trainer", daemon=True
+    )
     thread.start()
 
     def step() -> None:
-        asked.release()
-        done.acquire()
-        if errors:
-            raise errors[0]
+        gate.asked.release()
+        gate.done.acquire()
+        if gate.errors:
+            raise gate.errors[0]
 
     def stop() -> None:
-        over.set()
-        asked.release()
+        gate.over.set()
+        gate.asked.release()
         thread.join()
 
     weakref.finalize(step, stop)
