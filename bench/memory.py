@@ -1,6 +1,7 @@
 """Peak memory of a training step, beside what `minimind params` predicts.
 
     python bench/memory.py [--presets nano 26m 64m] [--rows 4 16] [--layers none all] [--json]
+    python bench/memory.py --presets nano --compile --attention sdpa    what a compiled step holds
 
 Each configuration runs in a process of its own. On a CPU `measured` is the largest sum of live
 tensor bytes during a step that isn't the first, from torch's profiler: exact, the same on every
@@ -35,12 +36,20 @@ class Args:
     """Checkpointed layers."""
     optimizers: tuple[Literal["muon", "adamw"], ...] = ("muon", "adamw")
     compile: bool = False
+    attention: Literal["auto", "sdpa", "eager"] = "auto"
+    """On a CPU `auto` is `eager` inside a compiled step: fast there, and holds all scores."""
     device: Literal["cpu", "cuda"] = "cpu"
     json: bool = False
 
 
 def work(spec: dict[str, Any]) -> None:
-    """Warm up (compiled, twice), measure the next step, and answer with its peak."""
+    """Answer with the peak of one configuration, in a process of its own."""
+    peak, resident = measured(spec)
+    serve(lambda: {"measured": peak, "resident": resident}, ready={})
+
+
+def measured(spec: dict[str, Any]) -> tuple[int, int]:
+    """Return the most live bytes in a step after the first ones, and those of the process."""
     import torch
 
     from minimind.config import OptimConfig, TrainConfig
@@ -52,6 +61,7 @@ def work(spec: dict[str, Any]) -> None:
     torch.manual_seed(0)
     config = load_model_config(spec["preset"])
     model = CausalLM(config).to(spec["device"])
+    model.set_attention(spec["attention"])
     optim = OptimConfig(kind=spec["optimizer"], schedule="constant")
     trainer = Trainer(
         model=model,
@@ -76,7 +86,7 @@ def work(spec: dict[str, Any]) -> None:
     held += [t for state in trainer.optimizer.state_dict().values() for t in state.values()]
     before = sum(tensor.untyped_storage().nbytes() for tensor in held)
     peak = before + peak_over(step, spec["device"])
-    serve(lambda: {"measured": peak, "resident": peak_memory_mb(spec["device"]) * 2**20}, ready={})
+    return peak, int(peak_memory_mb(spec["device"]) * 2**20)
 
 
 def peak_over(step: Callable[[], None], device: str) -> int:
@@ -116,6 +126,7 @@ def measure(args: Args) -> list[dict[str, Any]]:
                     spec = {
                         "preset": preset, "optimizer": optimizer, "layers": layers, "rows": count,
                         "length": length, "compile": args.compile, "device": args.device,
+                        "attention": args.attention,
                     }  # fmt: skip
                     worker = Worker(SCRIPT, spec)
                     figures = worker.burst()

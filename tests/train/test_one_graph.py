@@ -59,11 +59,11 @@ def losses(steps, **train):
 
 # Breaks and recompiles are decided before the backend is called: one that is quick does.
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("attention", ["auto", "flash"])
+@pytest.mark.parametrize("attention", ["auto", "sdpa", "flash"])
 def test_the_trainer_compiles_once_for_all_boundaries(attention, backend, counters, monkeypatch):
     use_flash_on_cpu(monkeypatch)
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
-    precision = {"auto": "fp32", "flash": "bf16"}[attention]
+    precision = "bf16" if attention == "flash" else "fp32"
     settings = {"attention": attention, "precision": precision}
     compiled = losses(5, compile=True, **settings)
     assert not counters["graph_break"]
