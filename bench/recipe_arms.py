@@ -24,6 +24,7 @@ ARMS: dict[str, tuple[str, ...]] = {
         "adamw-x2",
         "muon-x2",
         "muon-x0.5",
+        "muon-x0.25",
         "momentum-0.3",
         "momentum-0.5",
         "momentum-0.7",
@@ -79,6 +80,7 @@ RATES: dict[str, tuple[float, float]] = {
     "adamw-x2": (2, 1),
     "muon-x2": (1, 2),
     "muon-x0.5": (1, 0.5),
+    "muon-x0.25": (1, 0.25),
 }
 
 # Factors of the rows of a step and of the tokens of a row: `length` keeps the tokens of a step.
