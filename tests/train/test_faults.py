@@ -1,5 +1,6 @@
 """Faults in small: the bench's own injections, and what a run says of them."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import torch
 
 from minimind import checkpoint
 from minimind.config import SaveConfig
-from minimind.errors import LostRankError, NotEnoughMemoryError
+from minimind.errors import LostRankError, NotEnoughMemoryError, RunError
 from minimind.model.transformer import DecoderLayer
 from minimind.train.distributed import World
 from minimind.train.failures import explained
@@ -94,6 +95,21 @@ def test_a_run_whose_data_falls_silent_ends_at_the_first_signal(tmp_path):
         [line for line in curve(run_directory(c)) if "loss" in line] for c in (config, unbroken)
     ]
     assert steps[0] == steps[1]
+
+
+def test_a_compiled_file_that_was_cut_short_is_named(tmp_path):
+    """As torch 2.13 says it after a kill while g++ wrote."""
+    cut = tmp_path / "kernel.main.so"
+    cut.touch()
+    spec = importlib.util.spec_from_file_location("kernel", cut)
+    assert spec is not None
+    with pytest.raises(ImportError) as refused:
+        importlib.util.module_from_spec(spec)
+    raised = RuntimeError(f"ImportError: {refused.value}\n\nSet TORCHDYNAMO_VERBOSE=1 ...")
+    with pytest.raises(RunError) as said, explained(tiny_run(tmp_path), World()):
+        raise raised
+    assert str(said.value).startswith(f"{cut} is not whole")
+    assert "--resume" in str(said.value)
 
 
 def test_an_allocator_that_fails_is_explained(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterator
 
@@ -31,7 +32,7 @@ def explained(config: RunConfig, world: World) -> Iterator[None]:
     Raises:
         NotEnoughMemoryError: says which setting to lower, and by how much.
         LostRankError: a collective failed.
-        RunError: the disk is full, read-only or broken.
+        RunError: the disk is full, read-only or broken; or what was compiled before is damaged.
     """
     try:
         yield
@@ -46,6 +47,11 @@ def explained(config: RunConfig, world: World) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
         if is_out_of_memory(error):
             raise NotEnoughMemoryError(advice(config, memory=total_memory(config))) from error
+        if (library := damaged_library(error)) is not None:
+            raise RunError(
+                f"{library} is not whole: a compiler was killed while it wrote it, and "
+                "torch.compile takes what is there. Delete this file, then continue with --resume"
+            ) from error
         if world.size > 1 and is_lost_rank(error):
             raise LostRankError(
                 f"process {world.rank} of {world.size} can't reach the others any more: one of "
@@ -61,6 +67,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+
+
+def damaged_library(error: BaseException) -> str | None:
+    """Return the compiled file that can't be loaded because it was cut short, or None."""
+    found = re.search(r"ImportError: (\S+\.so): (?:file too short|invalid ELF header)", str(error))
+    return found and found[1]
 
 
 def is_lost_rank(error: BaseException) -> bool:
