@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from minimind.data.passes import Part, parts_of
+from minimind.data.passes import parts_of
 from minimind.errors import ConfigError
 from minimind.eval.results import MANY_PASSES, StageRecord, read_json, write_json
 from minimind.quickstart.config import (
@@ -20,12 +19,16 @@ from minimind.quickstart.config import (
     SFT_WEIGHTS,
     TEXT_HELD_OUT,
 )
+from minimind.quickstart.corpus import (
+    FEWEST_SFT_STEPS,
+    FEWEST_STEPS,
+    most_steps,
+    passes_of,
+    sft_step,
+)
 from minimind.quickstart.records import Records
 from minimind.quickstart.text import data_flags
 from minimind.quickstart.words import PASSES
-
-FEWEST_STEPS, FEWEST_SFT_STEPS = 20, 10
-"""Of pretraining and SFT, however few minutes there are."""
 
 SHORT_SECONDS = 120.0
 """So long the fewest steps may take in any case: somebody tries it out."""
@@ -42,9 +45,9 @@ class Planning(Records):
         if self.config.steps is None:
             rate, step_seconds = self._measured(split)
             left = max(30.0, self.config.minutes * 60 - self._spent_so_far())
-            sft_seconds = step_seconds * _sft_step(corpus)
+            sft_seconds = step_seconds * sft_step(corpus)
             self._check_enough(left, rate=rate, step_seconds=step_seconds, sft_seconds=sft_seconds)
-            most = _most_steps(corpus["sft"])
+            most = most_steps(corpus["sft"])
             seconds = self._divided(left, most_sft=most * sft_seconds)
             steps = max(FEWEST_STEPS, int(seconds["pretrain"] / step_seconds))
             sft_steps = round(min(most, max(FEWEST_SFT_STEPS, seconds["sft"] / sft_seconds)))
@@ -152,10 +155,10 @@ class Planning(Records):
         factor = min(1.5, max(0.5, left / planned))
         seconds = plan["seconds"] | {n: round(plan["seconds"][n] * factor, 1) for n in after}
         corpus = plan.get("corpus", {})
-        fitting = int(seconds["sft"] * done.steps / done.seconds / _sft_step(corpus))
+        fitting = int(seconds["sft"] * done.steps / done.seconds / sft_step(corpus))
         plan |= {
             "seconds": seconds,
-            "sft steps": round(min(max(FEWEST_SFT_STEPS, fitting), _most_steps(corpus.get("sft")))),
+            "sft steps": round(min(max(FEWEST_SFT_STEPS, fitting), most_steps(corpus.get("sft")))),
             "problems": max(120, int(seconds["preferences"] * PROBLEMS_PER_SECOND)),
             "caught up": round(factor, 3),
         }
@@ -237,57 +240,44 @@ class Planning(Records):
         return [] if seconds is None else ["--train.minutes", round(seconds / 60, 2)]
 
     def _measured(self, split: Mapping[str, Any]) -> tuple[float, float]:
-        """Return tokens per second and seconds per step of a few real pretraining steps.
+        """Return tokens per second and seconds per step of pretraining, by real steps of it.
 
-        They may take `SHARE` of the minutes: on a slow device they are fewer, of fewer rows.
+        Where these would take too much of the minutes, micro-batches are timed instead.
         """
+        from minimind.quickstart.trial import slow_rate
+        from minimind.settings import load_run_config
+
+        flags = self._pretrain_flags(split)
+        config = load_run_config(self._layers, list(map(str, flags)))
+        rate = slow_rate(config, minutes=self.config.minutes)
+        if rate is None:
+            rate = self._timed_steps(flags)
+        else:
+            self._say(
+                f"a step of {config.train.batch_rows} rows takes long here: micro-batches are timed"
+            )
+        return rate, config.train.batch_rows * config.data.sequence_length / rate
+
+    def _timed_steps(self, flags: Sequence[object]) -> float:
+        """Return tokens per second of a few real steps with these settings."""
         from statistics import median
 
-        from minimind.quickstart.trial import SHARE, UNTIMED_STEPS, expected_rate, trial_size
+        from minimind.quickstart.trial import STEPS, UNTIMED_STEPS
         from minimind.settings import load_run_config
         from minimind.train.metrics import read_metrics
         from minimind.train.run import run
 
         trial = self.out / ".trial"
         shutil.rmtree(trial, ignore_errors=True)
-        flags = [*self._pretrain_flags(split), "--log.every", 1,
+        words = [*flags, "--train.steps", STEPS, "--log.every", 1,
                  "--log.validate-rows", 16, "--name", trial.name, "--out", self.out]  # fmt: skip
-        config = load_run_config(self._layers, list(map(str, flags)))
-        seconds = SHARE * self.config.minutes * 60
-        size = trial_size(config, seconds=seconds, rate=expected_rate(config))
-        if size.batch_rows != config.train.batch_rows:
-            self._say(
-                f"a step of {config.train.batch_rows} rows takes long here: {size.steps} of "
-                f"{size.batch_rows} are timed"
-            )
-        flags += size.flags(config)
-        timed = load_run_config(self._layers, list(map(str, flags)))
-        result = run(timed, console=Console(quiet=True))
+        config = load_run_config(self._layers, list(map(str, words)))
+        result = run(config, console=Console(quiet=True))
         if result.stopped_by is not None:
             raise KeyboardInterrupt
         lines = [r for r in read_metrics(trial / "metrics.jsonl") if "tokens_per_second" in r]
         shutil.rmtree(trial)
-        rate = median(line["tokens_per_second"] for line in lines[UNTIMED_STEPS:])
-        return rate, config.train.batch_rows * config.data.sequence_length / rate
-
-
-def passes_of(corpus: Mapping[str, Any], tokens: int) -> list[dict[str, Any]]:
-    """Return what a stage of so many tokens reads, path by path; see `Part.read`."""
-    return [Part(**part).read(tokens) for part in corpus["parts"]]
-
-
-def _sft_step(corpus: Mapping[str, Any]) -> float:
-    """Return a step of SFT in steps of pretraining, by their tokens; plans of before have none."""
-    return corpus["sft"]["tokens a step"] / corpus["pretrain"]["tokens a step"] if corpus else 1.0
-
-
-def _most_steps(corpus: Mapping[str, Any] | None) -> float:
-    """Return the steps after which a part has been read `MANY_PASSES` times."""
-    parts = [part for part in corpus["parts"] if part["tokens"]] if corpus else []
-    if corpus is None or not parts:
-        return math.inf
-    tokens = min(part["tokens"] / part["share"] for part in parts)
-    return max(FEWEST_SFT_STEPS, int(MANY_PASSES * tokens / corpus["tokens a step"]))
+        return median(line["tokens_per_second"] for line in lines[UNTIMED_STEPS:])
 
 
 def _flags(settings: Mapping[str, Any]) -> list[object]:

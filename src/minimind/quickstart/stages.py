@@ -21,7 +21,8 @@ from typing import Any
 from minimind.config import TrainConfig
 from minimind.eval.results import StageRecord, read_json
 from minimind.quickstart.config import QUESTIONS_HELD_OUT, TEXT_HELD_OUT
-from minimind.quickstart.planning import Planning, passes_of
+from minimind.quickstart.corpus import passes_of
+from minimind.quickstart.planning import Planning
 from minimind.quickstart.text import check_text
 from minimind.quickstart.words import WHY
 
