@@ -247,7 +247,8 @@ def _layer_activations(config: ModelConfig) -> int:
     """Return the bytes that one token leaves in one layer for the backward pass (bf16 autocast).
 
     Counted from `DecoderLayer` with eager kernels; a test holds it to what autograd really saves.
-    A compiled step saves less: it computes cheap elementwise results again.
+    A compiled step saves less, for it computes cheap elementwise results again; but the attention
+    that it takes on a CPU keeps the scores (docs/LOG.md has both peaks).
     """
     D, K, moe = config.hidden_size, config.head_dim, config.moe
     F = moe.num_experts_per_tok * moe.moe_intermediate_size if moe else config.intermediate_size
