@@ -18,7 +18,7 @@ def use_flash_on_cpu(monkeypatch):
 
 def _forward(
     query, key, value, starts, starts_k, max_q, max_k, is_causal=False, scale=None,
-    window_size=None, *_,
+    window_size=(-1, -1), *_,
 ):  # fmt: skip
     _check(query, key, value, starts, starts_k, max_q)
     assert is_causal == (list(window_size) == [-1, 0])
@@ -31,7 +31,7 @@ def _forward(
 
 def _backward(
     grad_out, query, key, value, out, sums, starts, starts_k, max_q, max_k, is_causal, state,
-    scale=None, window_size=None,
+    scale=None, window_size=(-1, -1),
 ):  # fmt: skip
     _check(query, key, value, starts, starts_k, max_q)
     grads = [torch.empty_like(x) for x in (query, key, value)]
