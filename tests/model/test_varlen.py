@@ -1,5 +1,8 @@
 """Documents as sequences of their own: where they start, and that they see what a mask lets."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -71,6 +74,12 @@ def test_a_model_needs_no_host_when_it_is_told_the_starts(monkeypatch) -> None:
     told = model(ids, document_ids=DOCUMENTS, document_starts=document_starts(DOCUMENTS)).logits
     assert torch.equal(told, by_itself)
     torch.testing.assert_close(told, expected, rtol=0, atol=0.05)
+
+
+def test_nobody_waits_for_a_compiler_who_only_wants_a_model() -> None:
+    say = "import sys, minimind.model; print('torch._dynamo' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", say], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "False"
 
 
 def test_what_flash_cannot_do_is_refused(monkeypatch) -> None:

@@ -12,13 +12,11 @@ Axes: B batch, T query, S key, N = B*T, H heads, G kv heads, K head dim.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention.varlen import varlen_attn
 
 from minimind.errors import ConfigError
 
@@ -28,7 +26,7 @@ CAPABILITY = (8, 0)
 LARGEST_HEAD = 256
 
 # torch 2.11 takes fewer kv heads than heads as they are, and knows no such argument.
-_SAYS_GROUPED = "enable_gqa" in inspect.signature(varlen_attn).parameters
+_SAYS_GROUPED = torch.__version__ >= "2.12"
 
 
 def check_flash(device: torch.device) -> None:
@@ -86,6 +84,8 @@ def flash(
     Raises:
         ConfigError: another precision, or a head dimension that the kernels don't have.
     """
+    from torch.nn.attention.varlen import varlen_attn  # brings the compiler along: a second
+
     B, H, T, K = q_BHTK.shape
     _check_numbers(q_BHTK.dtype, K)
     if starts is None:
