@@ -56,8 +56,9 @@ def test_a_stage_wins_over_a_shape_in_whatever_order(stage, shape):
     alone = load_run_config([stage])
     if stage != "pretrain":  # its rates and its batch are those of the shape
         ours = both.optim
-        if ours.kind == "adamw":  # which reads no Muon rate, so the shape's may stand there
-            ours = replace(ours, muon_lr=alone.optim.muon_lr)
+        if ours.kind == "adamw":  # which reads nothing of Muon, so the shape's may stand there
+            muon = {"muon_lr": alone.optim.muon_lr, "muon_momentum": alone.optim.muon_momentum}
+            ours = replace(ours, **muon)
         assert ours == alone.optim
         assert both.train == alone.train
     assert both.objective == alone.objective
