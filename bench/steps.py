@@ -105,8 +105,9 @@ def ours(spec: Spec, config: Any, ids: Any) -> Step:
     from minimind.model import CausalLM
     from minimind.train import NextToken, Trainer, build_optimizer, build_schedule
 
+    attention = "flash" if spec.variant == "document-mask-flash" else spec.attention
     model = CausalLM(config).to(spec.device)
-    model.set_attention(spec.attention)
+    model.set_attention(attention)
     optim = OptimConfig(
         kind="muon" if spec.variant == "muon" else "adamw", lr=1e-3, schedule="constant"
     )
@@ -118,13 +119,13 @@ def ours(spec: Spec, config: Any, ids: Any) -> Step:
         config=TrainConfig(
             precision="fp8" if spec.variant == "fp8" else spec.precision,
             compile=spec.mode == "compiled",
-            attention=spec.attention,  # pyright: ignore[reportArgumentType]
+            attention=attention,  # pyright: ignore[reportArgumentType]
             fuse_projections=spec.variant == "fused",
         ),
         steps=1000,
     )
     positions = documents = None
-    if spec.variant == "document-mask":  # documents of 128 tokens
+    if spec.variant.startswith("document-mask"):  # documents of 128 tokens
         position = torch.arange(ids.shape[1] - 1).expand(ids.shape[0], -1)
         positions, documents = position % 128, position // 128
     batch = Batch(

@@ -38,6 +38,7 @@ def arms(models: list[str], rows: dict[str, int]) -> list[Arm]:
         (first, "original", "eager", "plain", most),
         (first, "transformers", "compiled", "plain", most),
         (first, "minimind", "compiled", "document-mask", most),
+        (first, "minimind", "compiled", "document-mask-flash", most),
         (first, "trainer", "compiled", "plain", most),
         (first, "minimind", "compiled", "muon", most),
         *each("minimind", "compiled"),
