@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -190,7 +190,7 @@ class StageRecord:
     after: float | None = None
     summary: str = ""
     details: Mapping[str, float | str] = field(default_factory=dict)
-    read: Sequence[Mapping[str, Any]] = ()
+    read: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +239,10 @@ class Stages:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Self:
         """Read what `to_dict` wrote."""
-        stages = tuple(_build(StageRecord, stage) for stage in plain.get("stages", []))
+        stages = tuple(
+            _build(StageRecord, {**stage, "read": tuple(stage.get("read", ()))})
+            for stage in plain.get("stages", [])
+        )
         rest = {key: value for key, value in plain.items() if key != "schema"}
         return _build(cls, {**rest, "stages": stages})
 

@@ -197,10 +197,10 @@ class Quickstart(Planning):
 
     # ------------------------------------------------------------ training
 
-    def _was_read(self, name: str, tokens: int) -> list[dict[str, Any]]:
+    def _was_read(self, name: str, tokens: int) -> tuple[dict[str, Any], ...]:
         """Return how often a stage read its text, where the plan has measured it."""
         corpus = read_json(self._at("plan.json")).get("corpus", {})
-        return passes_of(corpus[name], tokens) if name in corpus else []
+        return tuple(passes_of(corpus[name], tokens)) if name in corpus else ()
 
     def _train(
         self, name: str, presets: tuple[str, ...], flags: list[object]
