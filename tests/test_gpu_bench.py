@@ -145,7 +145,8 @@ def test_item_1_checks_and_finds_all_well(tmp_path):
 @pytest.mark.slow
 def test_item_3_measures_each_system_that_is_installed_and_its_padding_does_not_count(tmp_path):
     found = run_item("3", tmp_path, "--models", "nano")
-    assert all("fp8" in what for what in broken(found))  # no 8-bit products on this machine
+    # There are no 8-bit products on this machine, and torch's varlen attention is for CUDA.
+    assert all("fp8" in what or "runs on CUDA only" in what for what in broken(found))
     systems = {row["system"]: row for row in found["rows"]}
     assert set(systems) >= {"minimind", "original", "transformers", "trainer"}
     real = {name: row["real tok/s"] / row["tok/s"] for name, row in systems.items()}
