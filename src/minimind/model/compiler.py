@@ -1,4 +1,4 @@
-"""What torch can't do everywhere: compile for a GPU, attend under a mask by cuDNN.
+"""What torch can't do everywhere: compile for a GPU, run newer kernels, trust cuDNN under a mask.
 
 Compiling takes Triton, a C compiler and Python's headers. Each is missing somewhere: Triton on
 Windows and on cards older than Volta, the headers beside many a system's own Python.
@@ -30,6 +30,23 @@ def compile_refusal(device: torch.device) -> str | None:
     except Exception as error:
         return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
     return None
+
+
+def too_old(device: torch.device, least: tuple[int, int], *, cards: str) -> str | None:
+    """Return why a CUDA device is too old for kernels, in words, or None where it isn't.
+
+    Args:
+        device: of type `cuda`.
+        least: the compute capability that the kernels begin with.
+        cards: which cards have it, as people call them.
+    """
+    capability = torch.cuda.get_device_capability(device)
+    if capability >= least:
+        return None
+    return (
+        f"needs compute capability {'.'.join(map(str, least))} or more ({cards} and newer), "
+        f"{torch.cuda.get_device_name(device)} has {'.'.join(map(str, capability))}"
+    )
 
 
 def sound_kernels(device: torch.device, *, masked: bool) -> AbstractContextManager[object]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minimind.errors import ConfigError
+from minimind.model.compiler import too_old
 
 CAPABILITY = (8, 0)
 """CUDA's compute capability from which torch has flash kernels: Ampere."""
@@ -37,15 +38,10 @@ def check_flash(device: torch.device) -> None:
     """
     if device.type != "cuda":
         reason = f"runs on CUDA only, the model is on {device.type}"
-    elif torch.cuda.get_device_capability(device) < CAPABILITY:
-        capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
-        reason = (
-            f"needs compute capability {'.'.join(map(str, CAPABILITY))} or more (RTX 30, A100 and "
-            f"newer), {torch.cuda.get_device_name(device)} has {capability}"
-        )
     else:
-        return
-    raise ConfigError(f"train.attention = 'flash' {reason}: use --train.attention auto")
+        reason = too_old(device, CAPABILITY, cards="RTX 30, A100")
+    if reason is not None:
+        raise ConfigError(f"train.attention = 'flash' {reason}: use --train.attention auto")
 
 
 def document_starts(document_ids_BT: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 
 from minimind.config import TrainConfig
 from minimind.errors import ConfigError
+from minimind.model.compiler import too_old
 
 Precision = Literal["fp32", "bf16", "fp16", "fp8"]
 
@@ -89,17 +90,12 @@ def check_float8(device: torch.device) -> None:
     """
     if device.type != "cuda":
         reason = f"needs a CUDA GPU of the H100's class, this run is on {device.type}"
-    elif torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
-        reason = (
-            f"needs compute capability {'.'.join(map(str, FP8_CAPABILITY))} or more (RTX 40, L4, "
-            f"L40, H100 and newer), {torch.cuda.get_device_name(device)} has "
-            f"{'.'.join(map(str, torch.cuda.get_device_capability(device)))}"
-        )
-    elif importlib.util.find_spec("torchao") is None:
-        reason = "needs torchao: pip install 'minimind[fp8]'"
     else:
-        return
-    raise ConfigError(f"train.precision = 'fp8' {reason}. Or: --train.precision bf16")
+        reason = too_old(device, FP8_CAPABILITY, cards="RTX 40, L4, L40, H100")
+        if reason is None and importlib.util.find_spec("torchao") is None:
+            reason = "needs torchao: pip install 'minimind[fp8]'"
+    if reason is not None:
+        raise ConfigError(f"train.precision = 'fp8' {reason}. Or: --train.precision bf16")
 
 
 def has_fast_bf16(device: torch.device) -> bool:
