@@ -16,8 +16,19 @@ from minimind.train.run import run
 from run_doubles import curve, run_directory, tiny_run
 
 
-def counted(config, folder):
-    """Train; write down what torch counted while it compiled on this rank."""
+def counted(config, folder, backend):
+    """Train in a process of its own; write down what torch counted while it compiled there."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_flash_on_cpu(patch)
+        for module in (optim, sharding):  # bf16 would hide differences under its rounding
+            patch.setattr(module, "has_fast_bf16", lambda device: False)
+        # Breaks and recompiles are decided before the backend is called: one that is quick does.
+        compile_module = functools.partialmethod(torch.nn.Module.compile, backend=backend)
+        patch.setattr(torch.nn.Module, "compile", compile_module)
+        _count(config, folder)
+
+
+def _count(config, folder):
     torch.compiler.reset()
     found = torch._dynamo.utils.counters
     found.clear()
@@ -28,13 +39,7 @@ def counted(config, folder):
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_compiled_layers_of_two_ranks_train_as_uncompiled_ones(backend, tmp_path, monkeypatch):
-    use_flash_on_cpu(monkeypatch)
-    for module in (optim, sharding):  # bf16 would hide differences under its rounding
-        monkeypatch.setattr(module, "has_fast_bf16", lambda device: False)
-    # Breaks and recompiles are decided before the backend is called: one that is quick does.
-    compile_module = functools.partialmethod(torch.nn.Module.compile, backend=backend)
-    monkeypatch.setattr(torch.nn.Module, "compile", compile_module)
+def test_compiled_layers_of_two_ranks_train_as_uncompiled_ones(backend, tmp_path):
     base = tiny_run(tmp_path, steps=5)
     base = replace(base, model=replace(base.model, head_dim=16))
     runs = {}
@@ -43,7 +48,8 @@ def test_compiled_layers_of_two_ranks_train_as_uncompiled_ones(backend, tmp_path
             train = replace(base.train, parallel="shard", micro_batch_rows=1, compile=compiled,
                             attention=attention, precision=precision)  # fmt: skip
             runs[attention, compiled] = replace(base, name=f"{attention}-{compiled}", train=train)
-    together(2, *((counted, [config, str(tmp_path)]) for config in runs.values()))
+    work = ((counted, [config, str(tmp_path), backend]) for config in runs.values())
+    together(2, *work, start="spawn")
     losses = {
         key: [line["loss"] for line in curve(run_directory(config)) if "loss" in line]
         for key, config in runs.items()

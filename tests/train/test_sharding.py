@@ -33,11 +33,15 @@ def as_rank(rank, size, ports, work):
         task(*arguments)
 
 
-def together(size, *work):
-    """Do each (function, arguments) on `size` ranks; forked, so that torch is imported once."""
+def together(size, *work, start="fork"):
+    """Do each (function, arguments) on `size` ranks.
+
+    Forked, torch is imported once; ranks that compile are to be spawned: inductor's compiling
+    threads don't come along into a fork, and it waits for them for ever.
+    """
     ports = free_ports(len(work))
     ranks = mp.start_processes(
-        as_rank, args=(size, ports, work), nprocs=size, join=False, start_method="fork"
+        as_rank, args=(size, ports, work), nprocs=size, join=False, start_method=start
     )
     deadline = time.monotonic() + 900
     while not ranks.join(timeout=5):
