@@ -61,6 +61,12 @@ def test_sampling_moves_little_when_the_source_grows():
     assert pick("字", 7) == pick("字", 7)
 
 
+def test_sampling_does_not_favour_the_held_out_side():
+    rows = sampled(((f"问{i}", "答") for i in range(20_000)), 4_000)
+    held_out = [question for question, _ in rows if is_held_out(question, HELD_OUT_SHARE)]
+    assert len(held_out) == pytest.approx(4_000 * HELD_OUT_SHARE, rel=0.2)
+
+
 def test_own_conversations_are_sound():
     conversations = list(own_conversations())
     assert len(conversations) > 200

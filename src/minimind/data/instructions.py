@@ -32,9 +32,13 @@ def pick(text: str, choices: int) -> int:
 
 
 def sampled(pairs: Iterator[Pair], rows: int) -> list[Pair]:
-    """Return at most `rows` pairs: those whose question has the smallest hash."""
+    """Return at most `rows` pairs: those whose question has the smallest hash.
+
+    A hash of its own (`row:`): with that of `is_held_out`, which holds out the smallest as well,
+    far more than its share of what is left would be held out.
+    """
     unique = dict(pairs)
-    chosen = sorted(unique, key=lambda question: pick(question, 2**64))[:rows]
+    chosen = sorted(unique, key=lambda question: pick(f"row:{question}", 2**64))[:rows]
     return [(question, unique[question]) for question in sorted(chosen)]
 
 
