@@ -7,6 +7,7 @@ left is looked at from outside, as a user would after a crash.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -386,9 +387,11 @@ def _ticks(pid: int) -> int:
 
 
 def _free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
+    """Return a port below those that Linux gives to whoever asks for any."""
+    while True:
+        with socket.socket() as server, contextlib.suppress(OSError):
+            server.bind(("127.0.0.1", port := random.SystemRandom().randrange(20_000, 32_000)))
+            return port
 
 
 def _tiny_run(root: Path, *, steps: int, out: Path) -> RunConfig:

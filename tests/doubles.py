@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
+import time
 from typing import Any
+
+import pytest
 
 from minimind.config import ModelConfig
 from minimind.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
@@ -43,3 +46,13 @@ def free_ports(count: int) -> list[int]:
             probe.bind(("127.0.0.1", port := draw.randrange(20_000, 32_000)))
             found.add(port)
     return list(found)
+
+
+def join_ranks(ranks) -> None:
+    """Wait for processes of `torch.multiprocessing`; those that hang are killed, and it fails."""
+    deadline = time.monotonic() + 900
+    while not ranks.join(timeout=5):
+        if time.monotonic() > deadline:
+            for process in ranks.processes:
+                process.kill()
+            pytest.fail(f"{len(ranks.processes)} ranks hang")

@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 import yaml
 from test_trainer import make_trainer, ragged
 
-from doubles import free_ports
+from doubles import free_ports, join_ranks
 from minimind.cli import main
 from minimind.config import OptimConfig
 from minimind.settings import load_run_config
@@ -73,8 +73,9 @@ def as_rank(rank, address, results):
 def ranks(tmp_path_factory):
     """What two processes made of every case."""
     results = tmp_path_factory.mktemp("ranks")
+    address = (*free_ports(1), str(results))
     # Forked, so that torch is imported once.
-    mp.start_processes(as_rank, (*free_ports(1), str(results)), nprocs=2, start_method="fork")
+    join_ranks(mp.start_processes(as_rank, address, nprocs=2, join=False, start_method="fork"))
     return [torch.load(results / f"{rank}.pt") for rank in range(2)]
 
 

@@ -27,7 +27,6 @@ def set_clock(monkeypatch, *, seconds_of):
 
 
 def by_the_clock(where, monkeypatch, *, minutes, guess, seconds_of):
-    set_clock(monkeypatch, seconds_of=seconds_of)
     config = tiny_run(where, steps=guess)
     config = replace(
         config,
@@ -35,6 +34,7 @@ def by_the_clock(where, monkeypatch, *, minutes, guess, seconds_of):
         optim=replace(config.optim, schedule="wsd", decay_share=0.4, warmup_share=0.05),
         log=replace(config.log, validate_every=0, every=1),
     )
+    set_clock(monkeypatch, seconds_of=seconds_of)  # last: what comes before takes real seconds
     run(config, console=Console(quiet=True))
     lines = [line for line in curve(run_directory(config)) if "loss" in line]
     return config, lines

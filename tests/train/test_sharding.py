@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from doubles import free_ports
+from doubles import free_ports, join_ranks
 from minimind import checkpoint
 from minimind.config import LoraConfig, SaveConfig
 from minimind.errors import CheckpointError, ConfigError
@@ -43,12 +42,7 @@ def together(size, *work, start="fork"):
     ranks = mp.start_processes(
         as_rank, args=(size, ports, work), nprocs=size, join=False, start_method=start
     )
-    deadline = time.monotonic() + 900
-    while not ranks.join(timeout=5):
-        if time.monotonic() > deadline:
-            for process in ranks.processes:
-                process.kill()
-            pytest.fail(f"{size} ranks hang")
+    join_ranks(ranks)
 
 
 def resumed(config):
